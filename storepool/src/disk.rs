@@ -144,7 +144,8 @@ impl Disk for SystemDisk {
     }
 
     fn allocate(&self, path: &Path, length: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(file, length),

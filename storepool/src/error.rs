@@ -124,7 +124,9 @@ pub enum Error {
         holder: String,
     },
     /// Writing would use up the reserve, or the disk is full.
-    #[error("no space left for the pool in {path}: {available} bytes available, {reserve} are kept in reserve")]
+    #[error(
+        "no space left for the pool in {path}: {available} bytes available, {reserve} are kept in reserve"
+    )]
     NoSpace {
         /// The directory (or the fullest of several).
         path: PathBuf,

@@ -2,16 +2,27 @@
 //!
 //! Invariant: **data before reference, reference before name; deletion in the reverse order.**
 
+pub mod catalog;
+pub mod chunks;
 pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod entry;
 pub mod error;
 pub mod id;
+pub mod index;
+pub mod lock;
 pub mod manifest;
+pub mod marker;
 pub mod monitor;
 pub mod pack;
+pub mod point;
+pub mod pool;
+mod reconcile;
+pub mod space;
+pub mod sqlite;
 pub mod tree;
 pub mod wire;
+pub mod writer;
 
 pub use error::{Error, Result};

@@ -226,18 +226,26 @@ impl Totals {
 
     fn from_numbers(numbers: &[u64]) -> Result<Self, WireError> {
         match numbers {
-            [files, directories, others, bytes, bytes_read, bytes_new, bytes_stored, chunks_new, ..] => {
-                Ok(Self {
-                    files: *files,
-                    directories: *directories,
-                    others: *others,
-                    bytes: *bytes,
-                    bytes_read: *bytes_read,
-                    bytes_new: *bytes_new,
-                    bytes_stored: *bytes_stored,
-                    chunks_new: *chunks_new,
-                })
-            }
+            [
+                files,
+                directories,
+                others,
+                bytes,
+                bytes_read,
+                bytes_new,
+                bytes_stored,
+                chunks_new,
+                ..,
+            ] => Ok(Self {
+                files: *files,
+                directories: *directories,
+                others: *others,
+                bytes: *bytes,
+                bytes_read: *bytes_read,
+                bytes_new: *bytes_new,
+                bytes_stored: *bytes_stored,
+                chunks_new: *chunks_new,
+            }),
             _ => Err(WireError("totals are incomplete")),
         }
     }
@@ -347,7 +355,8 @@ fn encode_problem(out: &mut Vec<u8>, problem: &Problem) {
 }
 
 fn decode_problem(reader: &mut WireReader<'_>) -> Result<Problem, WireError> {
-    let path = EntryPath::parse(reader.bytes()?).ok_or(WireError("a problem has a forbidden path"))?;
+    let path =
+        EntryPath::parse(reader.bytes()?).ok_or(WireError("a problem has a forbidden path"))?;
     let kind =
         ProblemKind::from_number(reader.byte()?).ok_or(WireError("unknown kind of problem"))?;
     Ok(Problem { path, kind, message: String::from_utf8_lossy(reader.bytes()?).into_owned() })

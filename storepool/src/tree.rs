@@ -586,7 +586,8 @@ impl TreeBuilder {
         self.leaf_entries += 1;
         self.last_name.clear();
         self.last_name.extend_from_slice(name);
-        let boundary = self.leaf_entries >= NODE_ITEMS_LEAST && blake3::hash(name).as_bytes()[0] == 0;
+        let boundary =
+            self.leaf_entries >= NODE_ITEMS_LEAST && blake3::hash(name).as_bytes()[0] == 0;
         if boundary || self.leaf_entries >= NODE_ITEMS_MOST {
             self.close_leaf(sink)?;
         }
@@ -670,7 +671,8 @@ pub trait ChunkFetch {
 /// Reads and decodes one tree node.
 pub fn read_node(fetch: &dyn ChunkFetch, id: TreeId) -> Result<TreeNode> {
     let bytes = fetch.fetch(id, ChunkKind::Tree)?;
-    TreeNode::decode(&bytes).map_err(|error| Error::damaged(format!("tree {}", id.short()), error.0))
+    TreeNode::decode(&bytes)
+        .map_err(|error| Error::damaged(format!("tree {}", id.short()), error.0))
 }
 
 /// Reads the extents of one window of a listed file.
@@ -698,7 +700,12 @@ impl std::fmt::Debug for TreeCursor<'_> {
 impl<'a> TreeCursor<'a> {
     /// Creates a cursor before the first entry of the directory `tree`.
     pub fn new(fetch: &'a dyn ChunkFetch, tree: TreeId) -> Self {
-        Self { fetch, pending: vec![(tree, None)], leaf: Vec::new().into_iter(), last_name: Vec::new() }
+        Self {
+            fetch,
+            pending: vec![(tree, None)],
+            leaf: Vec::new().into_iter(),
+            last_name: Vec::new(),
+        }
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {
@@ -808,8 +815,7 @@ mod tests {
 
             let root = nodes.build(&entries);
 
-            let back: Vec<_> =
-                TreeCursor::new(&nodes, root).collect::<Result<Vec<_>>>().unwrap();
+            let back: Vec<_> = TreeCursor::new(&nodes, root).collect::<Result<Vec<_>>>().unwrap();
             assert_eq!(back, entries, "{count} entries");
             assert!(nodes.0.borrow().values().all(|node| node.len() < 1 << 20));
             for entry in entries.iter().step_by(997) {
@@ -844,7 +850,10 @@ mod tests {
                     chunks: vec![chunk],
                 }),
             },
-            Node::File { size: 5, content: Content::Inline(Extents { runs: vec![], chunks: vec![chunk] }) },
+            Node::File {
+                size: 5,
+                content: Content::Inline(Extents { runs: vec![], chunks: vec![chunk] }),
+            },
             Node::File {
                 size: 99,
                 content: Content::Listed(vec![ListRef { id: ChunkId([1; 32]), span: 99 }]),

@@ -111,7 +111,8 @@ impl<'a> WireReader<'a> {
 
     /// Takes a varint that counts items of at least `least` bytes each; refuses more than the rest can hold.
     pub fn count(&mut self, least: usize) -> Result<usize, WireError> {
-        let count = usize::try_from(self.varint()?).map_err(|_| WireError("a count is too large"))?;
+        let count =
+            usize::try_from(self.varint()?).map_err(|_| WireError("a count is too large"))?;
         if count > self.rest.len() / least.max(1) {
             return Err(WireError("a count is larger than the bytes that follow"));
         }

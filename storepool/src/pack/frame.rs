@@ -177,9 +177,8 @@ mod tests {
     fn compressible_and_random_frames_come_back() {
         let mut codec = FrameCodec::new(1).unwrap();
         let text = b"the same line again and again\n".repeat(1000);
-        let random: Vec<u8> = (0u64..4000)
-            .flat_map(|index| *blake3::hash(&index.to_le_bytes()).as_bytes())
-            .collect();
+        let random: Vec<u8> =
+            (0u64..4000).flat_map(|index| *blake3::hash(&index.to_le_bytes()).as_bytes()).collect();
         for (bytes, expected) in [(text, Codec::Zstd), (random, Codec::Stored)] {
             let frame = frame_of(&[&bytes[..1000], &bytes[1000..]]);
 

@@ -20,7 +20,7 @@ pub const FRAMES_LIMIT: usize = 1 << 16;
 /// Most chunks of a pack.
 pub const CHUNKS_LIMIT: usize = 1 << 20;
 /// Length of the header before the first frame.
-pub const HEADER_LENGTH: usize = 32;
+pub const HEADER_LENGTH: usize = 48;
 /// Length of the trailer at the end of the file.
 pub const TRAILER_LENGTH: usize = 64;
 
@@ -269,8 +269,8 @@ fn decode_chunk(bytes: &[u8]) -> Result<ChunkEntry, WireError> {
     let id = ChunkId(reader.array()?);
     let word = reader.u32()?;
     let length = word & ((1 << LENGTH_BITS) - 1);
-    let kind =
-        ChunkKind::from_number((word >> LENGTH_BITS) as u8).ok_or(WireError("unknown chunk kind"))?;
+    let kind = ChunkKind::from_number((word >> LENGTH_BITS) as u8)
+        .ok_or(WireError("unknown chunk kind"))?;
     if length as usize > CHUNK_LIMIT {
         return Err(WireError("a chunk is too long"));
     }
@@ -284,6 +284,8 @@ pub struct Header {
     pub kind: PackKind,
     /// The pool it belongs to.
     pub pool: PoolId,
+    /// Random: packs of equal content still have different names, so that a name once deleted never comes back.
+    pub nonce: [u8; 16],
 }
 
 impl Header {
@@ -293,7 +295,8 @@ impl Header {
         out[..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.kind as u8;
-        out[16..].copy_from_slice(self.pool.as_bytes());
+        out[16..32].copy_from_slice(self.pool.as_bytes());
+        out[32..].copy_from_slice(&self.nonce);
         out
     }
 
@@ -310,7 +313,7 @@ impl Header {
         if reader.array::<5>()? != [0; 5] {
             return Err(WireError("reserved bytes are not zero"));
         }
-        Ok(Self { kind, pool: PoolId(reader.array()?) })
+        Ok(Self { kind, pool: PoolId(reader.array()?), nonce: reader.array()? })
     }
 }
 

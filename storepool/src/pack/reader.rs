@@ -43,7 +43,8 @@ impl PackReader {
         let file = disk.open(path).map_err(read_failed)?;
         let length = file.length().map_err(read_failed)?;
         let shortest = (HEADER_LENGTH + TRAILER_LENGTH) as u64;
-        let longest = PACK_LIMIT + Toc::encoded_length(FRAMES_LIMIT, CHUNKS_LIMIT) as u64 + shortest;
+        let longest =
+            PACK_LIMIT + Toc::encoded_length(FRAMES_LIMIT, CHUNKS_LIMIT) as u64 + shortest;
         if !(shortest..=longest).contains(&length) {
             return Err(damaged("has an impossible length"));
         }
@@ -95,15 +96,16 @@ impl PackReader {
 
     /// Reads the stored bytes of a frame into `stored`, replacing what it held.
     pub fn read_stored(&self, frame: u32, stored: &mut Vec<u8>) -> Result<()> {
-        let damaged = |reason: &str| Error::PackDamaged { pack: self.id, reason: reason.to_string() };
+        let damaged =
+            |reason: &str| Error::PackDamaged { pack: self.id, reason: reason.to_string() };
         let entry = self.toc.frames().get(frame as usize).ok_or(damaged("has no such frame"))?;
         let offset = self.toc.frame_offset(frame).ok_or(damaged("has no such frame"))?;
         stored.resize(entry.stored_length as usize, 0);
-        self.file.read_exact_at(stored, HEADER_LENGTH as u64 + offset).map_err(|cause| {
-            match cause.kind() {
-                io::ErrorKind::UnexpectedEof => damaged("ends too early"),
-                _ => Error::PackDamaged { pack: self.id, reason: format!("cannot be read: {cause}") },
-            }
+        self.file.read_exact_at(stored, HEADER_LENGTH as u64 + offset).map_err(|cause| match cause
+            .kind()
+        {
+            io::ErrorKind::UnexpectedEof => damaged("ends too early"),
+            _ => Error::PackDamaged { pack: self.id, reason: format!("cannot be read: {cause}") },
         })
     }
 

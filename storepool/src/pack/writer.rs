@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskWrite};
 use crate::error::{Error, Result};
-use crate::id::{PackId, PoolId};
+use crate::id::PackId;
 use crate::pack::frame::SealedFrame;
 use crate::pack::{ChunkEntry, HEADER_LENGTH, Header, PackKind, TRAILER_LENGTH, Toc, Trailer};
 
@@ -39,8 +39,7 @@ pub struct SealedPack {
 
 impl PackWriter {
     /// Creates the file `path` (below `tmp/`) and writes the header.
-    pub fn create(disk: Arc<dyn Disk>, path: PathBuf, kind: PackKind, pool: PoolId) -> Result<Self> {
-        let header = Header { kind, pool };
+    pub fn create(disk: Arc<dyn Disk>, path: PathBuf, header: Header) -> Result<Self> {
         let mut file = disk.create(&path).map_err(Error::io("create", &path))?;
         file.append(&header.encode()).map_err(Error::io("write", &path))?;
         Ok(Self { disk, path, file: Some(file), header, toc: Toc::default() })

@@ -1,0 +1,353 @@
+//! The index: which pack holds a chunk, which packs there are, who relies on them. In SQLite, bounded in memory.
+//!
+//! A row of `chunk` is a hint: 8 bytes of the id and a place. Whoever follows it compares the full id with the pack's table of contents
+//! ([`crate::pool::Pool::find`]), so a wrong row costs time, never a chunk.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::error::Result;
+use crate::id::{ChunkId, DirectoryId, PackId, PointId};
+use crate::pack::writer::SealedPack;
+use crate::pack::{CHUNKS_LIMIT, PackKind, Toc};
+use crate::sqlite::{Database, Migration, ReadConnection};
+
+/// The schema of `pool.db`, step by step.
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { sql: include_str!("../../migrations/storepool/0001_pool.sql") }];
+
+/// Number of a pack in this index; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PackNo(pub i64);
+
+/// Number of a pool directory in this index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DirectoryNo(pub i64);
+
+/// Number of a session; later sessions have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionNo(pub i64);
+
+/// A chunk's place: a pack and its ordinal in the pack's table of contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The pack.
+    pub pack: PackNo,
+    /// The ordinal.
+    pub ordinal: u32,
+}
+
+impl Place {
+    fn to_row(self) -> i64 {
+        self.pack.0 * CHUNKS_LIMIT as i64 + i64::from(self.ordinal)
+    }
+
+    fn from_row(row: i64) -> Self {
+        let limit = CHUNKS_LIMIT as i64;
+        Self { pack: PackNo(row.div_euclid(limit)), ordinal: row.rem_euclid(limit) as u32 }
+    }
+}
+
+/// What the index knows of a pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackRow {
+    /// Its number.
+    pub no: PackNo,
+    /// Its name.
+    pub id: PackId,
+    /// The directory that holds it.
+    pub directory: DirectoryNo,
+    /// What it holds.
+    pub kind: PackKind,
+    /// Bytes of the file.
+    pub length: u64,
+    /// Bytes of its chunks before compression.
+    pub raw_length: u64,
+    /// Number of its chunks.
+    pub chunks: u64,
+    /// Set when nothing refers to it any more: the newest session at that time.
+    pub condemned_after: Option<SessionNo>,
+}
+
+/// A session as recorded in the index; whether it is alive, its lock file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its number.
+    pub no: SessionNo,
+    /// Name of its lock file.
+    pub lock: String,
+    /// The point whose chunks it relies on.
+    pub base: Option<PointId>,
+}
+
+/// The index of a pool.
+#[derive(Clone, Debug)]
+pub struct Index {
+    database: Arc<Database>,
+}
+
+const PACK_COLUMNS: &str = "no, id, directory, kind, length, raw_length, chunks, condemned_after";
+
+impl Index {
+    /// Creates the index over an open database.
+    pub fn new(database: Arc<Database>) -> Self {
+        Self { database }
+    }
+
+    /// Returns the number of a directory, giving it one if it is new.
+    pub fn directory(&self, id: DirectoryId) -> Result<DirectoryNo> {
+        let known = self.database.read(|tx| {
+            tx.query_row("SELECT no FROM directory WHERE id = ?", [&id.0[..]], |row| row.get(0))
+                .optional()
+        })?;
+        if let Some(no) = known {
+            return Ok(DirectoryNo(no));
+        }
+        self.database.write(|tx| {
+            tx.execute("INSERT OR IGNORE INTO directory (id) VALUES (?)", [&id.0[..]])?;
+            tx.query_row("SELECT no FROM directory WHERE id = ?", [&id.0[..]], |row| row.get(0))
+                .map(DirectoryNo)
+        })
+    }
+
+    /// Returns all packs.
+    pub fn packs(&self) -> Result<Vec<PackRow>> {
+        self.database.read(|tx| {
+            tx.prepare(&format!("SELECT {PACK_COLUMNS} FROM pack ORDER BY no"))?
+                .query_map([], pack_row)?
+                .collect()
+        })
+    }
+
+    /// Returns one pack.
+    pub fn pack(&self, no: PackNo) -> Result<Option<PackRow>> {
+        self.database.read(|tx| {
+            tx.query_row(&format!("SELECT {PACK_COLUMNS} FROM pack WHERE no = ?"), [no.0], pack_row)
+                .optional()
+        })
+    }
+
+    /// Enters sealed packs and their chunks in one transaction. A pack that is known already is left as it is.
+    pub fn add_packs(&self, packs: &[(SealedPack, DirectoryNo)]) -> Result<Vec<PackNo>> {
+        self.database.write(|tx| {
+            packs.iter().map(|(pack, directory)| insert_pack(tx, pack, *directory)).collect()
+        })
+    }
+
+    /// Removes packs and the rows of their chunks, in one transaction. Without a table of contents the chunk rows stay behind, harmless.
+    pub fn remove_packs(&self, packs: &[(PackNo, Option<Arc<Toc>>)]) -> Result<()> {
+        self.database.write(|tx| {
+            for (no, toc) in packs {
+                if let Some(toc) = toc {
+                    let mut delete =
+                        tx.prepare_cached("DELETE FROM chunk WHERE prefix = ? AND place = ?")?;
+                    for (prefix, place) in sorted_rows(*no, toc) {
+                        delete.execute(params![prefix, place])?;
+                    }
+                }
+                tx.execute("DELETE FROM pack WHERE no = ?", [no.0])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Marks packs as no longer needed by any point, if `still_true` holds inside the same transaction. Returns whether it did.
+    pub fn condemn(
+        &self,
+        packs: &[PackNo],
+        still_true: impl FnOnce(&[SessionRow], &[PointId]) -> bool,
+    ) -> Result<bool> {
+        self.database.write(|tx| {
+            let sessions = session_rows(tx)?;
+            let points = point_ids(tx)?;
+            if !still_true(&sessions, &points) {
+                return Ok(false);
+            }
+            let newest = newest_session(tx)?;
+            let mut update = tx.prepare_cached(
+                "UPDATE pack SET condemned_after = ?2 WHERE no = ?1 AND condemned_after IS NULL",
+            )?;
+            for no in packs {
+                update.execute(params![no.0, newest])?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Takes packs back among the needed ones.
+    pub fn pardon(&self, packs: &[PackNo]) -> Result<()> {
+        self.database.write(|tx| pardon_rows(tx, packs))
+    }
+
+    /// Records a session that is alive from now on and returns its number.
+    pub fn begin_session(&self, lock: &str) -> Result<SessionNo> {
+        self.database.write(|tx| {
+            tx.execute("INSERT INTO session (lock) VALUES (?)", [lock])?;
+            Ok(SessionNo(tx.last_insert_rowid()))
+        })
+    }
+
+    /// Records that a session relies on the chunks of `base`, unless that point is gone. Returns whether it may.
+    pub fn rely_on(&self, session: SessionNo, base: PointId) -> Result<bool> {
+        self.database.write(|tx| {
+            let exists = tx
+                .query_row("SELECT 1 FROM point WHERE id = ?", [&base.0[..]], |_| Ok(()))
+                .optional()?
+                .is_some();
+            if exists {
+                tx.execute(
+                    "UPDATE session SET base = ?2 WHERE no = ?1",
+                    params![session.0, &base.0[..]],
+                )?;
+            }
+            Ok(exists)
+        })
+    }
+
+    /// Removes sessions that have ended or died.
+    pub fn end_sessions(&self, sessions: &[SessionNo]) -> Result<()> {
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        self.database.write(|tx| {
+            for session in sessions {
+                tx.execute("DELETE FROM session WHERE no = ?", [session.0])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns the recorded sessions, alive or not.
+    pub fn sessions(&self) -> Result<Vec<SessionRow>> {
+        self.database.read(session_rows)
+    }
+
+    /// Returns how many chunk rows there are. Reads the whole table.
+    pub fn chunk_rows(&self) -> Result<u64> {
+        self.database.read(|tx| tx.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0)))
+    }
+
+    /// Opens a connection for looking chunks up from one thread.
+    pub fn lookup(&self) -> Result<IndexLookup> {
+        Ok(IndexLookup { connection: self.database.reader()? })
+    }
+
+    /// Returns the database, for a check of its structure.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+/// Looks chunks up; belongs to one thread.
+#[derive(Debug)]
+pub struct IndexLookup {
+    connection: ReadConnection,
+}
+
+impl IndexLookup {
+    /// Appends to `places` where chunks with the same first 8 bytes as `id` are said to be, in the order of their packs.
+    pub fn candidates(&self, id: &ChunkId, places: &mut Vec<Place>) -> Result<()> {
+        self.connection.query(|connection| {
+            let mut select = connection
+                .prepare_cached("SELECT place FROM chunk WHERE prefix = ? ORDER BY place")?;
+            let mut rows = select.query([id.prefix()])?;
+            while let Some(row) = rows.next()? {
+                places.push(Place::from_row(row.get(0)?));
+            }
+            Ok(())
+        })
+    }
+}
+
+pub(crate) fn pardon_rows(tx: &Transaction<'_>, packs: &[PackNo]) -> rusqlite::Result<()> {
+    let mut update = tx.prepare_cached(
+        "UPDATE pack SET condemned_after = NULL WHERE no = ? AND condemned_after IS NOT NULL",
+    )?;
+    for no in packs {
+        update.execute([no.0])?;
+    }
+    Ok(())
+}
+
+fn insert_pack(
+    tx: &Transaction<'_>,
+    pack: &SealedPack,
+    directory: DirectoryNo,
+) -> rusqlite::Result<PackNo> {
+    let known: Option<i64> = tx
+        .query_row("SELECT no FROM pack WHERE id = ?", [&pack.id.0[..]], |row| row.get(0))
+        .optional()?;
+    if let Some(no) = known {
+        return Ok(PackNo(no));
+    }
+    tx.execute(
+        "INSERT INTO pack (id, directory, kind, length, raw_length, chunks) VALUES (?, ?, ?, ?, ?, ?)",
+        params![
+            &pack.id.0[..],
+            directory.0,
+            pack.kind as u8,
+            pack.length as i64,
+            pack.toc.raw_length() as i64,
+            pack.toc.chunks().len() as i64,
+        ],
+    )?;
+    let no = PackNo(tx.last_insert_rowid());
+    let mut insert =
+        tx.prepare_cached("INSERT OR IGNORE INTO chunk (prefix, place) VALUES (?, ?)")?;
+    for (prefix, place) in sorted_rows(no, &pack.toc) {
+        insert.execute(params![prefix, place])?;
+    }
+    Ok(no)
+}
+
+// In order of the key: neighbouring rows touch the same page of a large index once.
+fn sorted_rows(no: PackNo, toc: &Toc) -> Vec<(i64, i64)> {
+    let mut rows: Vec<_> = toc
+        .chunks()
+        .iter()
+        .zip(0u32..)
+        .map(|(chunk, ordinal)| (chunk.id.prefix(), Place { pack: no, ordinal }.to_row()))
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn session_rows(tx: &Transaction<'_>) -> rusqlite::Result<Vec<SessionRow>> {
+    tx.prepare_cached("SELECT no, lock, base FROM session ORDER BY no")?
+        .query_map([], |row| {
+            Ok(SessionRow {
+                no: SessionNo(row.get(0)?),
+                lock: row.get(1)?,
+                base: row.get::<_, Option<[u8; 32]>>(2)?.map(PointId),
+            })
+        })?
+        .collect()
+}
+
+fn point_ids(tx: &Transaction<'_>) -> rusqlite::Result<Vec<PointId>> {
+    tx.prepare_cached("SELECT id FROM point")?
+        .query_map([], |row| row.get(0).map(PointId))?
+        .collect()
+}
+
+fn newest_session(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
+    tx.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'session'", [], |row| row.get(0))
+        .optional()
+        .map(|newest| newest.unwrap_or(0))
+}
+
+fn pack_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PackRow> {
+    let kind: u8 = row.get(3)?;
+    Ok(PackRow {
+        no: PackNo(row.get(0)?),
+        id: PackId(row.get(1)?),
+        directory: DirectoryNo(row.get(2)?),
+        kind: PackKind::from_number(kind)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(3, i64::from(kind)))?,
+        length: row.get(4)?,
+        raw_length: row.get(5)?,
+        chunks: row.get(6)?,
+        condemned_after: row.get::<_, Option<i64>>(7)?.map(SessionNo),
+    })
+}

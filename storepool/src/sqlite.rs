@@ -1,0 +1,184 @@
+//! The door to SQLite: opening, pragmas, migrations, transactions.
+//!
+//! The index is a cache of packs and point files, so `synchronous = NORMAL` is enough: a power cut may roll the last
+//! transactions back, never tear them, and [`crate::pool::Pool::open`] reconciles what was rolled back.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Result};
+
+/// Longest wait for another process's transaction; they take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Page cache of the writing connection in KiB.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
+/// Page cache of a reading connection in KiB.
+const READER_CACHE_KIB: i64 = 8 << 10;
+/// The write-ahead log is cut back to this many bytes after a checkpoint.
+const LOG_BYTES: i64 = 16 << 20;
+/// SQLite before 3.51.3 can lose committed pages (the WAL-reset bug found in March 2026).
+const SQLITE_LEAST: i32 = 3_051_003;
+
+/// One step of a schema: the SQL that leads from the version before to this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// The SQL text.
+    pub sql: &'static str,
+}
+
+/// A database file with one writing connection of this process.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+}
+
+impl Database {
+    /// Opens the database, creating it if it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::SqliteTooOld`]; [`Error::NewerFormat`] if a newer version made it; [`Error::Index`] with `corrupt` set if the file is no sound database.
+    pub fn open(path: &Path, migrations: &[Migration]) -> Result<Self> {
+        check_version()?;
+        let connection = Connection::open(path).map_err(|error| index_error(path, &error))?;
+        let prepare = || -> rusqlite::Result<()> {
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "normal")?;
+            connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+            connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+            connection.set_prepared_statement_cache_capacity(64);
+            Ok(())
+        };
+        prepare().map_err(|error| index_error(path, &error))?;
+        let database = Self { path: path.to_path_buf(), writer: Mutex::new(connection) };
+        database.migrate(migrations)?;
+        Ok(database)
+    }
+
+    fn migrate(&self, migrations: &[Migration]) -> Result<()> {
+        let version =
+            |tx: &Transaction<'_>| tx.query_row("PRAGMA user_version", [], |row| row.get(0));
+        let current: usize = self.read(|tx| version(tx))?;
+        if current > migrations.len() {
+            return Err(Error::NewerFormat {
+                object: self.path.display().to_string(),
+                found: current as u64,
+                supported: migrations.len() as u64,
+            });
+        }
+        if current == migrations.len() {
+            return Ok(());
+        }
+        self.write(|tx| {
+            // Read again: another process may have migrated in between.
+            let current: usize = version(tx)?;
+            for migration in migrations.iter().skip(current) {
+                tx.execute_batch(migration.sql)?;
+            }
+            tx.pragma_update(None, "user_version", migrations.len())
+        })
+    }
+
+    /// Returns the path of the database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `action` in a read transaction: it sees one state of the database.
+    pub fn read<T>(
+        &self,
+        action: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.transact(TransactionBehavior::Deferred, action)
+    }
+
+    /// Runs `action` in a write transaction and commits it; on an error nothing of it remains.
+    pub fn write<T>(
+        &self,
+        action: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.transact(TransactionBehavior::Immediate, action)
+    }
+
+    fn transact<T>(
+        &self,
+        behavior: TransactionBehavior,
+        action: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.connection();
+        let run = || {
+            let transaction = connection.transaction_with_behavior(behavior)?;
+            let value = action(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|error| index_error(&self.path, &error))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A panic inside a transaction has rolled it back, so the connection is sound.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens another connection, for reading, to be used by one thread.
+    pub fn reader(&self) -> Result<ReadConnection> {
+        let open = || -> rusqlite::Result<Connection> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| index_error(&self.path, &error))?;
+        Ok(ReadConnection { path: self.path.clone(), connection })
+    }
+
+    /// Checks the structure of the whole file; `None` if it is sound, else SQLite's first complaint.
+    pub fn integrity(&self) -> Result<Option<String>> {
+        let answer: String =
+            self.read(|tx| tx.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+        Ok((answer != "ok").then_some(answer))
+    }
+}
+
+/// A connection that only reads; each query sees the newest committed state.
+#[derive(Debug)]
+pub struct ReadConnection {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl ReadConnection {
+    /// Runs `action` on the connection.
+    pub fn query<T>(&self, action: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        action(&self.connection).map_err(|error| index_error(&self.path, &error))
+    }
+}
+
+fn check_version() -> Result<()> {
+    if rusqlite::version_number() < SQLITE_LEAST {
+        return Err(Error::SqliteTooOld { version: rusqlite::version().to_string() });
+    }
+    Ok(())
+}
+
+fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
+        }
+        code => Error::Index {
+            path: path.to_path_buf(),
+            detail: error.to_string(),
+            corrupt: matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+                // A file that lost or mixed up its tables is as useless as one with broken pages.
+                || matches!(error, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..))
+                || error.to_string().contains("no such table")
+                || error.to_string().contains("no such column"),
+        },
+    }
+}
