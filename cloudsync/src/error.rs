@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::layout::{Generation, InstanceId, Label, ObjectName, RealmId, VaultId};
 
 /// The result of an operation on a vault.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the store could not do what it was asked to, by meaning; the words of the store are in the source of [`StoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,6 +11,7 @@
 pub mod crypto;
 pub mod error;
 pub mod layout;
+pub mod store;
 pub mod testing;
 
 pub use error::{Error, Result};

@@ -1,8 +1,15 @@
 //! Doubles for tests of this crate and of its users: stricter than reality.
 
+pub mod conformance;
+mod faulty;
+mod memory;
+
 use std::sync::Mutex;
 
 use storepool::entropy::Entropy;
+
+pub use faulty::{Fault, FaultyStore};
+pub use memory::{MemoryStore, Requests};
 
 /// Bytes that look random and are the same in every run.
 #[derive(Debug)]
