@@ -13,7 +13,7 @@ CREATE TABLE pack (
     length          INTEGER NOT NULL,     -- bytes of the file
     raw_length      INTEGER NOT NULL,     -- bytes of its chunks before compression
     chunks          INTEGER NOT NULL,
-    condemned_after INTEGER               -- NULL: sealed; else the newest session when it was condemned
+    condemned_after INTEGER               -- NULL: sealed; else the newest session when it was condemned; -1: its file is being removed
 ) STRICT;
 
 CREATE TABLE chunk (
@@ -42,7 +42,12 @@ CREATE TABLE point (
 CREATE INDEX point_by_series ON point (group_name, source, started);
 
 CREATE TABLE session (
-    no    INTEGER PRIMARY KEY AUTOINCREMENT,
-    lock  TEXT NOT NULL UNIQUE,           -- file below locks/ that its process holds
-    base  BLOB                            -- point whose chunks the session relies on
+    no         INTEGER PRIMARY KEY AUTOINCREMENT,
+    lock       TEXT    NOT NULL UNIQUE,   -- file below locks/ that its process holds
+    first_pack INTEGER NOT NULL,          -- packs from this number on may be the session's own, not yet named by any point
+    base       BLOB                       -- point whose chunks the session relies on
 ) STRICT;
+
+CREATE TABLE suspicion (
+    reason TEXT PRIMARY KEY               -- why points may have holes; empty: none has, as far as is known
+) STRICT, WITHOUT ROWID;

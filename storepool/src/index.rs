@@ -17,6 +17,9 @@ use crate::sqlite::{Database, Migration, ReadConnection};
 pub const MIGRATIONS: &[Migration] =
     &[Migration { sql: include_str!("../../migrations/storepool/0001_pool.sql") }];
 
+/// So many rows are passed in order in the time of one search (measured: 0.2 and 2 microseconds).
+const ROWS_PASSED_FOR_A_SEARCH: u64 = 10;
+
 /// Number of a pack in this index; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackNo(pub i64);
@@ -66,8 +69,18 @@ pub struct PackRow {
     pub raw_length: u64,
     /// Number of its chunks.
     pub chunks: u64,
-    /// Set when nothing refers to it any more: the newest session at that time.
+    /// Set when nothing refers to it any more: the newest session at that time, or [`GOING`].
     pub condemned_after: Option<SessionNo>,
+}
+
+/// Stands in [`PackRow::condemned_after`] while the pack's file is being removed: nothing but prune brings such a pack back.
+pub const GOING: SessionNo = SessionNo(-1);
+
+impl PackRow {
+    /// Returns whether the pack's file is being removed.
+    pub fn is_going(&self) -> bool {
+        self.condemned_after == Some(GOING)
+    }
 }
 
 /// A session as recorded in the index; whether it is alive, its lock file says.
@@ -77,6 +90,8 @@ pub struct SessionRow {
     pub no: SessionNo,
     /// Name of its lock file.
     pub lock: String,
+    /// Packs from this number on may be its own, not yet named by any point.
+    pub first_pack: PackNo,
     /// The point whose chunks it relies on.
     pub base: Option<PointId>,
 }
@@ -175,15 +190,49 @@ impl Index {
         })
     }
 
-    /// Takes packs back among the needed ones.
+    /// Takes packs back among the needed ones, except those whose files are being removed.
     pub fn pardon(&self, packs: &[PackNo]) -> Result<()> {
         self.database.write(|tx| pardon_rows(tx, packs))
+    }
+
+    /// Takes back a pack whose removal was begun by a run that died. Only for the holder of the lock `prune`.
+    pub fn keep_after_all(&self, pack: PackNo) -> Result<()> {
+        self.database.write(|tx| {
+            tx.execute("UPDATE pack SET condemned_after = NULL WHERE no = ?", [pack.0]).map(|_| ())
+        })
+    }
+
+    /// Begins the removal of condemned packs ([`GOING`]), if `still_true` holds inside the same transaction. Returns those that are
+    /// still condemned and so may go; none if it did not hold.
+    pub fn begin_removal(
+        &self,
+        packs: &[PackNo],
+        still_true: impl FnOnce(&[SessionRow], &[PointId]) -> bool,
+    ) -> Result<Vec<PackNo>> {
+        self.database.write(|tx| {
+            if !still_true(&session_rows(tx)?, &point_ids(tx)?) {
+                return Ok(Vec::new());
+            }
+            let mut update = tx.prepare_cached(
+                "UPDATE pack SET condemned_after = ?2 WHERE no = ?1 AND condemned_after IS NOT NULL",
+            )?;
+            let mut going = Vec::new();
+            for no in packs {
+                if update.execute(params![no.0, GOING.0])? == 1 {
+                    going.push(*no);
+                }
+            }
+            Ok(going)
+        })
     }
 
     /// Records a session that is alive from now on and returns its number.
     pub fn begin_session(&self, lock: &str) -> Result<SessionNo> {
         self.database.write(|tx| {
-            tx.execute("INSERT INTO session (lock) VALUES (?)", [lock])?;
+            tx.execute(
+                "INSERT INTO session (lock, first_pack) VALUES (?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'pack'), 0))",
+                [lock],
+            )?;
             Ok(SessionNo(tx.last_insert_rowid()))
         })
     }
@@ -223,6 +272,27 @@ impl Index {
         self.database.read(session_rows)
     }
 
+    /// Records that points may have holes: until a check finds the pool sound, backups look for every chunk they reuse and read again what is
+    /// missing.
+    pub fn suspect(&self, reason: &str) -> Result<()> {
+        self.database.write(|tx| {
+            tx.execute("INSERT OR IGNORE INTO suspicion (reason) VALUES (?)", [reason])?;
+            Ok(())
+        })
+    }
+
+    /// Returns whether points may have holes.
+    pub fn is_suspect(&self) -> Result<bool> {
+        self.database.read(|tx| {
+            tx.query_row("SELECT EXISTS (SELECT 1 FROM suspicion)", [], |row| row.get(0))
+        })
+    }
+
+    /// Records that every point is whole.
+    pub fn clear_suspicion(&self) -> Result<()> {
+        self.database.write(|tx| tx.execute("DELETE FROM suspicion", []).map(|_| ()))
+    }
+
     /// Returns how many chunk rows there are. Reads the whole table.
     pub fn chunk_rows(&self) -> Result<u64> {
         self.database.read(|tx| tx.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0)))
@@ -258,11 +328,69 @@ impl IndexLookup {
             Ok(())
         })
     }
+
+    /// Appends, for each of the ascending `prefixes`, the places that chunks with these first 8 bytes are said to have, with the ordinal of the
+    /// prefix. `rows` is about how many rows there are: when they are few for the question, they are all passed once.
+    pub fn candidates_of_all(
+        &self,
+        prefixes: &[i64],
+        rows: u64,
+        places: &mut Vec<(Place, u32)>,
+    ) -> Result<()> {
+        let pass = rows < prefixes.len() as u64 * ROWS_PASSED_FOR_A_SEARCH;
+        self.connection.query(|connection| match prefixes {
+            [] => Ok(()),
+            [first, ..] if pass => pass_rows(connection, *first, prefixes, places),
+            _ => search_rows(connection, prefixes, places),
+        })
+    }
+}
+
+fn pass_rows(
+    connection: &rusqlite::Connection,
+    first: i64,
+    prefixes: &[i64],
+    places: &mut Vec<(Place, u32)>,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare_cached(
+        "SELECT prefix, place FROM chunk WHERE prefix >= ? ORDER BY prefix, place",
+    )?;
+    let mut rows = select.query([first])?;
+    let mut next = 0;
+    while let Some(row) = rows.next()? {
+        let prefix: i64 = row.get(0)?;
+        while prefixes.get(next).is_some_and(|wanted| *wanted < prefix) {
+            next += 1;
+        }
+        let Some(_) = prefixes.get(next) else { break };
+        // Two ids may begin alike.
+        for (index, _) in
+            prefixes.iter().enumerate().skip(next).take_while(|(_, wanted)| **wanted == prefix)
+        {
+            places.push((Place::from_row(row.get(1)?), index as u32));
+        }
+    }
+    Ok(())
+}
+
+fn search_rows(
+    connection: &rusqlite::Connection,
+    prefixes: &[i64],
+    places: &mut Vec<(Place, u32)>,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare_cached("SELECT place FROM chunk WHERE prefix = ?")?;
+    for (index, prefix) in (0u32..).zip(prefixes) {
+        let mut rows = select.query([prefix])?;
+        while let Some(row) = rows.next()? {
+            places.push((Place::from_row(row.get(0)?), index));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn pardon_rows(tx: &Transaction<'_>, packs: &[PackNo]) -> rusqlite::Result<()> {
     let mut update = tx.prepare_cached(
-        "UPDATE pack SET condemned_after = NULL WHERE no = ? AND condemned_after IS NOT NULL",
+        "UPDATE pack SET condemned_after = NULL WHERE no = ? AND condemned_after >= 0",
     )?;
     for no in packs {
         update.execute([no.0])?;
@@ -314,12 +442,13 @@ fn sorted_rows(no: PackNo, toc: &Toc) -> Vec<(i64, i64)> {
 }
 
 fn session_rows(tx: &Transaction<'_>) -> rusqlite::Result<Vec<SessionRow>> {
-    tx.prepare_cached("SELECT no, lock, base FROM session ORDER BY no")?
+    tx.prepare_cached("SELECT no, lock, first_pack, base FROM session ORDER BY no")?
         .query_map([], |row| {
             Ok(SessionRow {
                 no: SessionNo(row.get(0)?),
                 lock: row.get(1)?,
-                base: row.get::<_, Option<[u8; 32]>>(2)?.map(PointId),
+                first_pack: PackNo(row.get(2)?),
+                base: row.get::<_, Option<[u8; 32]>>(3)?.map(PointId),
             })
         })?
         .collect()

@@ -2,7 +2,9 @@
 //!
 //! Invariant: **data before reference, reference before name; deletion in the reverse order.**
 
+pub mod backup;
 pub mod catalog;
+pub mod chunker;
 pub mod chunks;
 pub mod clock;
 pub mod disk;
@@ -11,6 +13,7 @@ pub mod entry;
 pub mod error;
 pub mod id;
 pub mod index;
+pub mod filetree;
 pub mod lock;
 pub mod manifest;
 pub mod marker;
@@ -19,6 +22,7 @@ pub mod pack;
 pub mod point;
 pub mod pool;
 mod reconcile;
+pub mod source;
 pub mod space;
 pub mod sqlite;
 pub mod tree;

@@ -206,6 +206,10 @@ impl Pool {
             _lock: lock,
         };
         crate::reconcile::reconcile(&pool)?;
+        if rebuilt && !pool.points()?.is_empty() {
+            // Packs that were lost together with the index are not missed by anybody.
+            pool.index.suspect("the index was made anew")?;
+        }
         pool.refresh_packs()?;
         // Only now may others join: they rely on a reconciled index.
         pool._lock.share()?;
@@ -363,6 +367,12 @@ impl Pool {
         let mut rows: Vec<_> = packs.values().cloned().collect();
         rows.sort_unstable_by_key(|row| row.no);
         rows
+    }
+
+    /// Returns about how many chunks the known packs hold.
+    pub fn known_chunks(&self) -> u64 {
+        let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
+        packs.values().map(|row| row.chunks).sum()
     }
 
     /// Returns the path of the directory with this number, if it is there.

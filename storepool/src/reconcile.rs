@@ -102,6 +102,7 @@ fn drop_lost_packs(
     for row in &lost {
         if row.condemned_after.is_none() && !files.contains_key(&row.id) {
             tracing::warn!(pack = %row.id, "a pack has disappeared from the pool");
+            pool.index().suspect("a pack has disappeared from the pool")?;
         }
     }
     let removal: Vec<_> = lost.iter().map(|row| (row.no, None)).collect();

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::entropy::random_bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
-use crate::index::{DirectoryNo, IndexLookup, PackNo};
+use crate::index::{DirectoryNo, IndexLookup, PackNo, PackRow};
 use crate::pack::frame::{FrameBuilder, FrameCodec};
 use crate::pack::writer::PackWriter;
 use crate::pack::{CHUNK_LIMIT, CHUNKS_LIMIT, FRAMES_LIMIT, Header, PackKind};
@@ -349,6 +349,16 @@ impl ChunkWriter {
             self.close_frame(pack_kind)?;
         }
         Ok(())
+    }
+
+    /// Returns whether the pool has a chunk that this run may refer to.
+    pub fn has(&mut self, id: ChunkId) -> Result<bool> {
+        let usable = |row: &PackRow| row.condemned_after.is_none();
+        let found = self.shared.pool.find(&self.lookup, &id, usable)?;
+        if let Some(found) = &found {
+            self.relied_on.insert(found.place.pack);
+        }
+        Ok(found.is_some())
     }
 
     /// Notes that the caller refers to chunks of this pack without having put them.
