@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 /// Largest reserve that a percentage asks for: more would only be wasted on large disks.
 const PERCENT_RESERVE_MOST: u64 = 10 << 30;
-/// Size of the ballast file that prune drops when a disk is completely full.
-const BALLAST_MOST: u64 = 64 << 20;
+/// Size of the ballast file that prune drops when a disk is completely full: one pack and the index transactions that go with it.
+const BALLAST_MOST: u64 = 24 << 20;
 /// The ballast takes at most this part of a file system.
 const BALLAST_SHARE: u64 = 64;
 

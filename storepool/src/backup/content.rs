@@ -6,7 +6,7 @@ use crate::id::{ChunkId, ChunkKind};
 use crate::manifest::ProblemKind;
 use crate::source::{SourceError, SourceFile, SourceStat};
 use crate::tree::{ChunkRef, Extents};
-use crate::writer::{ChunkWriter, Put};
+use crate::writer::ChunkWriter;
 
 /// Room for content in one worker: a whole number of the largest chunks.
 const BUFFER_LENGTH: usize = 2 << 20;
@@ -73,6 +73,8 @@ impl ContentReader {
         let mut data_bytes = 0;
         let mut filled = 0;
         let mut chunks = Vec::new();
+        let mut known = KnownChunks::new(known);
+        let mut position = 0;
         loop {
             while filled < self.buffer.len()
                 && let Some((offset, length)) = pieces.next_piece(self.buffer.len() - filled)
@@ -92,10 +94,17 @@ impl ContentReader {
             let at_end = pieces.is_done();
             let mut done = 0;
             while done < filled && (at_end || filled - done >= CHUNK_MOST) {
-                let length = self.chunker.first(&self.buffer[done..filled]);
-                let chunk = &self.buffer[done..done + length];
-                chunks.push(store_chunk(chunk, chunks.len(), known, writer)?);
-                done += length;
+                let rest = &self.buffer[done..filled];
+                let reference = match known.same_cut(position, rest, at_end) {
+                    Some(reference) => reference,
+                    None => {
+                        let chunk = &rest[..self.chunker.first(rest)];
+                        store_chunk(chunk, &mut known, position, writer)?
+                    }
+                };
+                done += reference.length as usize;
+                position += u64::from(reference.length);
+                chunks.push(reference);
             }
             if at_end {
                 extents.chunks = chunks;
@@ -109,25 +118,70 @@ impl ContentReader {
 
 fn store_chunk(
     bytes: &[u8],
-    ordinal: usize,
-    known: &[ChunkRef],
+    known: &mut KnownChunks<'_>,
+    position: u64,
     writer: &mut ChunkWriter,
 ) -> Result<ChunkRef> {
     let id = ChunkId::of(ChunkKind::Data, bytes);
     let reference = ChunkRef { id, length: bytes.len() as u32 };
-    // Most chunks of a file that was touched, or changed in place, are still the same.
-    if !known_at(known, ordinal, &reference) {
-        let _: Put = writer.put_named(id, ChunkKind::Data, bytes)?;
+    if !known.near(position, &reference) {
+        writer.put_named(id, ChunkKind::Data, bytes)?;
     }
     Ok(reference)
 }
 
-// In place, or moved by a few chunks after an insertion.
-fn known_at(known: &[ChunkRef], ordinal: usize, reference: &ChunkRef) -> bool {
-    const NEIGHBOURS: usize = 8;
-    let from = ordinal.saturating_sub(NEIGHBOURS).min(known.len());
-    let to = (ordinal + NEIGHBOURS).min(known.len());
-    known.get(ordinal) == Some(reference) || known[from..to].contains(reference)
+/// The chunks of the same window in the base: most of a file that was touched, or changed in place, is still the same.
+struct KnownChunks<'a> {
+    chunks: &'a [ChunkRef],
+    // Where each begins in the base's data.
+    starts: Vec<u64>,
+    // How far what was found last has moved since the base.
+    moved: i64,
+}
+
+impl<'a> KnownChunks<'a> {
+    fn new(chunks: &'a [ChunkRef]) -> Self {
+        let starts = chunks
+            .iter()
+            .scan(0, |end, chunk| {
+                let start = *end;
+                *end += u64::from(chunk.length);
+                Some(start)
+            })
+            .collect();
+        Self { chunks, starts, moved: 0 }
+    }
+
+    fn base_position(&self, position: u64) -> u64 {
+        position.saturating_add_signed(-self.moved)
+    }
+
+    /// Returns the base's chunk that begins here if `rest` begins with its bytes. Equal bytes from a chunk's beginning on are cut at the
+    /// same place, so the cutting is saved; but for the base's last chunk, which ended only because the window did.
+    fn same_cut(&self, position: u64, rest: &[u8], at_end: bool) -> Option<ChunkRef> {
+        let ordinal = self.starts.binary_search(&self.base_position(position)).ok()?;
+        let base = self.chunks[ordinal];
+        let bytes = rest.get(..base.length as usize)?;
+        let base_is_last = ordinal + 1 == self.chunks.len();
+        let ends_here = at_end && bytes.len() == rest.len();
+        if base_is_last != ends_here {
+            return None;
+        }
+        (ChunkId::of(ChunkKind::Data, bytes) == base.id).then_some(base)
+    }
+
+    /// Returns whether the base has this chunk here or nearby, as after an insertion.
+    fn near(&mut self, position: u64, reference: &ChunkRef) -> bool {
+        const NEIGHBOURS: usize = 8;
+        let here = self.starts.partition_point(|start| *start < self.base_position(position));
+        let from = here.saturating_sub(NEIGHBOURS);
+        let to = (here + NEIGHBOURS).min(self.chunks.len());
+        let found = self.chunks[from..to].iter().position(|chunk| chunk == reference);
+        if let Some(index) = found {
+            self.moved = position as i64 - self.starts[from + index] as i64;
+        }
+        found.is_some()
+    }
 }
 
 // The places of the file that hold data, in order.
