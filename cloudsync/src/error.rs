@@ -240,12 +240,6 @@ pub enum Error {
         /// The vault's time.
         now: String,
     },
-    /// This machine's clock and the vault's differ too much to judge an expiry.
-    #[error("this machine's clock differs from the vault's by {seconds} seconds")]
-    ClockSkew {
-        /// By how much; positive when this machine is ahead.
-        seconds: i64,
-    },
     /// The store does not refuse to overwrite, so two writers could destroy each other's work.
     #[error("the store at {address} overwrites an existing object instead of refusing")]
     CreateNotExclusive {
@@ -355,7 +349,7 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
         /// In what way.
-        reason: &'static str,
+        reason: String,
     },
     /// Others than its owner could read the key file.
     #[error("the key file {path} can be read by others: mode {mode:o}, owner {owner}")]

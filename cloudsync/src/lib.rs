@@ -13,5 +13,6 @@ pub mod error;
 pub mod layout;
 pub mod store;
 pub mod testing;
+pub mod vault;
 
 pub use error::{Error, Result};

@@ -444,8 +444,13 @@ pub fn open(keys: &RealmKeys, kind: ObjectKind, object: &[u8]) -> Result<Opened,
     Ok(Opened { header: reader.header, plaintext })
 }
 
+/// Seals the body of an index, commit, checkpoint or manifest.
+pub fn seal_body(keys: &RealmKeys, content: Content, body: &[u8]) -> Result<Sealed, SealError> {
+    seal(keys, content, &[&body_frame(content.kind(), body.len()), body])
+}
+
 /// Returns the 16 bytes that come before the body of an index, commit, checkpoint or manifest.
-pub fn body_frame(kind: ObjectKind, body_length: usize) -> [u8; FRAME_LENGTH] {
+fn body_frame(kind: ObjectKind, body_length: usize) -> [u8; FRAME_LENGTH] {
     let mut frame = [0; FRAME_LENGTH];
     frame[..4].copy_from_slice(body_magic(kind));
     frame[4..8].copy_from_slice(&FRAME_VERSION.to_le_bytes());

@@ -7,7 +7,6 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use storepool::entropy::{Entropy, random_bytes};
 use storepool::wire::WireReader;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -117,16 +116,15 @@ pub struct SlotName {
 
 /// Seals a ring for a passphrase; returns the slot object.
 ///
-/// Takes the memory and time that `costs` say, which must be ones that a reader accepts.
+/// Takes the memory and time that `costs` say, which must be ones that a reader accepts. The salt must be random and fresh: with it, the key of the slot is used once.
 pub fn seal_slot(
     name: SlotName,
     ring: &KeyRing,
     passphrase: &Passphrase,
     costs: KdfCosts,
-    entropy: &dyn Entropy,
+    salt: [u8; 32],
 ) -> Result<Vec<u8>, SealError> {
     costs.check(&KdfLimits { memory_kib: MEMORY_MOST_KIB })?;
-    let salt: [u8; 32] = random_bytes(entropy);
     let keys = SlotKeys::derive(passphrase, &salt, costs, name)?;
     let mut object = Vec::with_capacity(SLOT_LENGTH);
     object.extend_from_slice(MAGIC);
@@ -313,7 +311,7 @@ mod tests {
     fn slot() -> (KeyRing, Vec<u8>) {
         let entropy = SeededEntropy::new(3);
         let ring = KeyRing::generate(&entropy, Timestamp(5), "web1");
-        let object = seal_slot(NAME, &ring, &passphrase(), COSTS, &entropy).expect("sealed");
+        let object = seal_slot(NAME, &ring, &passphrase(), COSTS, [9; 32]).expect("sealed");
         (ring, object)
     }
 
@@ -416,15 +414,14 @@ mod tests {
 
     #[test]
     fn the_standard_costs_work_and_a_writer_cannot_go_below_the_least() {
-        let entropy = SeededEntropy::new(4);
         let (ring, _) = slot();
         let standard = KdfLimits { memory_kib: KdfCosts::STANDARD.memory_kib };
         let object =
-            seal_slot(NAME, &ring, &passphrase(), KdfCosts::STANDARD, &entropy).expect("sealed");
+            seal_slot(NAME, &ring, &passphrase(), KdfCosts::STANDARD, [8; 32]).expect("sealed");
 
         assert_eq!(open_slot(&object, NAME, &passphrase(), &standard).as_ref(), Ok(&ring));
         let weak = KdfCosts { passes: 1, ..COSTS };
-        assert!(seal_slot(NAME, &ring, &passphrase(), weak, &entropy).is_err());
+        assert!(seal_slot(NAME, &ring, &passphrase(), weak, [7; 32]).is_err());
         assert_eq!(KdfCosts::fitting(&LIMITS), KdfCosts::LIGHTEST);
         assert!(KdfLimits::of_this_machine().memory_kib > 0);
     }
