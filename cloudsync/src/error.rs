@@ -8,7 +8,8 @@ use crate::layout::{Generation, InstanceId, Label, ObjectName, RealmId, VaultId}
 /// The result of an operation on a vault.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the store could not do what it was asked to, by meaning; the words of the store are in the source of [`StoreError`].
+/// Why the store could not do what it was asked to, by meaning; the words of the store are in the source of
+/// [`StoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreFault {
     /// No object has this name.

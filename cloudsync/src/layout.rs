@@ -1,6 +1,7 @@
 //! The names of objects in a vault, and the identifiers that names are made of (`docs/format-vault.md`, section 1).
 //!
-//! No plaintext hash and nothing about files is ever part of a name. A name that can be parsed is also a safe relative path.
+//! No plaintext hash and nothing about files is ever part of a name. A name that can be parsed is also a safe
+//! relative path.
 
 use std::fmt;
 use std::str::FromStr;

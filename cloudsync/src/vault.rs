@@ -1,7 +1,8 @@
-//! A vault: created by its owner, registered with by servers, opened by whoever holds credentials and a passphrase or a key file.
+//! A vault: created by its owner, registered with by servers, opened by whoever holds credentials and a
+//! passphrase or a key file.
 //!
-//! The store is asked before it is trusted: it must create exclusively and give back what was put. A registration is done only when the key was proved by a full round trip,
-//! and becomes visible last.
+//! The store is asked before it is trusted: it must create exclusively and give back what was put. A
+//! registration is done only when the key was proved by a full round trip, and becomes visible last.
 
 pub mod anchor;
 pub mod chain;
@@ -101,12 +102,14 @@ pub struct Registration {
 pub struct Unlocked {
     /// The realm.
     pub realm: Realm,
-    /// The slot that opened. If the newest slot set does not have it, the passphrase was replaced or removed meanwhile.
+    /// The slot that opened. If the newest slot set does not have it, the passphrase was replaced or removed
+    /// meanwhile.
     pub slot: SlotName,
 }
 
 impl Unlocked {
-    /// Returns whether the passphrase that opened was replaced or removed: an old copy of its slot is still, or again, in the vault.
+    /// Returns whether the passphrase that opened was replaced or removed: an old copy of its slot is still,
+    /// or again, in the vault.
     pub fn is_retired(&self, snapshot: &Snapshot) -> bool {
         !snapshot.slots().slots.contains(&(self.slot.slot, self.slot.revision))
     }
@@ -206,8 +209,8 @@ impl Vault {
         let mut servers = Servers::default();
         for labels in labels.chunks(READS_AT_ONCE) {
             let mut tasks = JoinSet::new();
-            for label in labels.iter().cloned() {
-                let (store, vault) = (self.store.clone(), self.id());
+            for label in labels {
+                let (store, vault, label) = (self.store.clone(), self.id(), label.clone());
                 tasks.spawn(async move { Server::load(store.as_ref(), vault, &label).await });
             }
             while let Some(task) = tasks.join_next().await {
@@ -233,7 +236,8 @@ impl Vault {
     /// Unlocks a server's realm with its passphrase: one attempt for each slot, half a second each.
     ///
     /// # Errors
-    /// [`Error::WrongPassphrase`] only when every slot was sound and none opened; a slot that is not is reported as [`Error::Damaged`], because it may be the right one.
+    /// [`Error::WrongPassphrase`] only when every slot was sound and none opened; a slot that is not is
+    /// reported as [`Error::Damaged`], because it may be the right one.
     pub async fn unlock(
         &self,
         server: &Server,
@@ -304,7 +308,8 @@ impl Vault {
         Ok(slots)
     }
 
-    /// Registers a server: makes its realm, keys and first commit, proves by a full round trip that the passphrase opens them, and only then makes the server visible.
+    /// Registers a server: makes its realm, keys and first commit, proves by a full round trip that the
+    /// passphrase opens them, and only then makes the server visible.
     ///
     /// An interrupted registration leaves a few kilobytes that nobody refers to; it is simply run again.
     pub async fn register(

@@ -1,7 +1,9 @@
-//! The sealed container: the one outer form of packs, indexes, manifests, commits and checkpoints (`docs/format-vault.md`, section 5).
+//! The sealed container: the one outer form of packs, indexes, manifests, commits and checkpoints
+//! (`docs/format-vault.md`, section 5).
 //!
-//! The key of an object is derived from a synthetic salt over everything in it. So no nonce is ever repeated with other content, whatever becomes of the random
-//! generator or of a restored virtual machine, and sealing the same plaintext twice gives the same object.
+//! The key of an object is derived from a synthetic salt over everything in it. So no nonce is ever repeated
+//! with other content, whatever becomes of the random generator or of a restored virtual machine, and sealing
+//! the same plaintext twice gives the same object.
 
 use std::fmt;
 use std::ops::Range;
@@ -517,7 +519,8 @@ fn outer_header(realm: RealmId, content: Content, padded: u64) -> [u8; HEADER_LE
     header
 }
 
-// Over the whole header: the same plaintext under two headers would otherwise use one nonce with two associated data, and give the authentication key away.
+// Over the whole header: the same plaintext under two headers would otherwise use one nonce with two
+// associated data, and give the authentication key away.
 fn synthetic_salt<'a>(
     sealing: &SealingKeys,
     header: &[u8; HEADER_LENGTH],
@@ -689,6 +692,28 @@ mod tests {
         );
         assert_eq!(open(&keys_of(11, [2; 16]), ObjectKind::Data), Some(SealError::Realm));
         assert_eq!(open(&keys_of(12, [1; 16]), ObjectKind::Data), Some(SealError::Key));
+    }
+
+    #[test]
+    fn a_salt_that_is_not_of_this_content_is_refused_even_under_the_right_key() {
+        let keys = keys();
+        let mut header = outer_header(keys.realm(), DATA, 1024);
+        header[SALT].copy_from_slice(&[7; 32]);
+        let (secret, commitment) = object_key(keys.newest(), &header);
+        header[COMMITMENT].copy_from_slice(&commitment);
+        let mut sealer = SegmentSealer {
+            cipher: Aes256Gcm::new((&secret.0).into()),
+            associated: *blake3::hash(&header).as_bytes(),
+            object: header.to_vec(),
+            start: HEADER_LENGTH,
+            index: 0,
+            count: 1,
+        };
+        sealer.push(&[5; 1024]);
+        let object = sealer.finish();
+
+        assert!(ContainerReader::new(&keys, ObjectKind::Data, &object).is_ok());
+        assert_eq!(open(&keys, ObjectKind::Data, &object).err(), Some(SealError::Content));
     }
 
     #[test]

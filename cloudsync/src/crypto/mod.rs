@@ -1,6 +1,8 @@
-//! Everything that knows a key: passphrases, slots, the ring, and the sealed container that all objects of a realm share.
+//! Everything that knows a key: passphrases, slots, the ring, and the sealed container that all objects of a
+//! realm share.
 //!
-//! Pure computation on bytes in memory; no store, no file, no clock. The formats are in `docs/format-vault.md`, sections 3 to 5.
+//! Pure computation on bytes in memory; no store, no file, no clock. The formats are in
+//! `docs/format-vault.md`, sections 3 to 5.
 
 pub mod container;
 pub mod padding;

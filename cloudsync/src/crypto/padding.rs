@@ -1,7 +1,8 @@
 //! Padmé padding: hides the length of an object at a cost of a few per cent.
 //!
-//! From "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs" (2019), algorithm 1: a length keeps only as many significant
-//! bits as its exponent needs, so an object tells `log log L` bits about its length instead of `log L`.
+//! From "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs" (2019), algorithm 1: a
+//! length keeps only as many significant bits as its exponent needs, so an object tells `log log L` bits
+//! about its length instead of `log L`.
 
 /// No plaintext is padded to less, so that all small objects look alike.
 pub const PADDED_LEAST: u64 = 1024;

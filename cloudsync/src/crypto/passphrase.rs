@@ -26,8 +26,9 @@ impl Passphrase {
     /// Bits of randomness in a generated passphrase: 28 symbols out of 31.
     pub const GENERATED_BITS: u32 = 138;
 
-    /// Accepts a text as a passphrase: at least 16 characters, at most 1,024 bytes, no control characters, taken as it is but for Unicode
-    /// normalisation, so that it does not matter how a keyboard composes an accent.
+    /// Accepts a text as a passphrase: at least 16 characters, at most 1,024 bytes, no control characters,
+    /// taken as it is but for Unicode normalisation, so that it does not matter how a keyboard composes an
+    /// accent.
     pub fn new(text: &str) -> Result<Self, PassphraseError> {
         // Bounded before it is normalised; composing never makes a text three times as long.
         if text.len() > 3 * BYTES_LIMIT {
@@ -49,7 +50,8 @@ impl Passphrase {
         Ok(Self(normal))
     }
 
-    /// Accepts the content of a passphrase file or the output of a command: as [`Passphrase::new`], without one line break at the end.
+    /// Accepts the content of a passphrase file or the output of a command: as [`Passphrase::new`], without
+    /// one line break at the end.
     pub fn from_file(content: &[u8]) -> Result<Self, PassphraseError> {
         let text = std::str::from_utf8(content).map_err(|_| PassphraseError::NotText)?;
         let text = text.strip_suffix('\n').unwrap_or(text);

@@ -160,7 +160,8 @@ fn fitting(label: &str) -> String {
 
 const _: () = assert!(FIXED_LENGTH + MASTERS_LIMIT * MASTER_LENGTH + LABEL_LIMIT <= RING_LENGTH);
 
-/// The name of a chunk in a vault: a keyed hash of its name in the pool, so that the vault cannot test for known content.
+/// The name of a chunk in a vault: a keyed hash of its name in the pool, so that the vault cannot test for
+/// known content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VaultChunkId(pub ChunkId);
 

@@ -1,7 +1,8 @@
 //! Passphrase slots: the small object that turns a passphrase into the ring (`docs/format-vault.md`, section 4).
 //!
-//! A slot comes from a place that is not trusted. Its costs are judged before any memory is taken, and its key commitment is compared before anything is
-//! decrypted, so that an attempt costs a bounded amount and tests exactly one passphrase.
+//! A slot comes from a place that is not trusted. Its costs are judged before any memory is taken, and its
+//! key commitment is compared before anything is decrypted, so that an attempt costs a bounded amount and
+//! tests exactly one passphrase.
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::inout::InOutBuf;
@@ -116,7 +117,8 @@ pub struct SlotName {
 
 /// Seals a ring for a passphrase; returns the slot object.
 ///
-/// Takes the memory and time that `costs` say, which must be ones that a reader accepts. The salt must be random and fresh: with it, the key of the slot is used once.
+/// Takes the memory and time that `costs` say, which must be ones that a reader accepts. The salt must be
+/// random and fresh: with it, the key of the slot is used once.
 pub fn seal_slot(
     name: SlotName,
     ring: &KeyRing,
@@ -156,8 +158,9 @@ pub fn seal_slot(
 
 /// Opens a slot object with a passphrase.
 ///
-/// `Err(SealError::Key)` means that the passphrase is wrong; anything else means that the object was refused without trying it.
-/// Takes the memory and time that the slot asks for, after they were found to be within `limits`.
+/// `Err(SealError::Key)` means that the passphrase is wrong; anything else means that the object was refused
+/// without trying it. Takes the memory and time that the slot asks for, after they were found to be within
+/// `limits`.
 pub fn open_slot(
     object: &[u8],
     name: SlotName,

@@ -1,5 +1,6 @@
-//! Known answers, hostile ones included, from `vectors/vault.json`: made by an independent implementation of `docs/format-vault.md`, so that page and code can only be
-//! wrong together if they are wrong in the same way twice.
+//! Known answers, hostile ones included, from `vectors/vault.json`: made by an independent implementation of
+//! `docs/format-vault.md`, so that page and code can only be wrong together if they are wrong in the same way
+//! twice.
 
 use serde::Deserialize;
 use storepool::id::{ChunkId, hex};

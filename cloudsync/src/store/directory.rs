@@ -1,6 +1,8 @@
-//! A vault in a directory, durable and exclusive on its own: the embedded default, and the way to NFS, USB disks and mounted shares.
+//! A vault in a directory, durable and exclusive on its own: the embedded default, and the way to NFS, USB
+//! disks and mounted shares.
 //!
-//! Not `object_store`'s local file system: that syncs only on request, never after a delete, and knows nothing of a directory that was unmounted meanwhile.
+//! Not `object_store`'s local file system: that syncs only on request, never after a delete, and knows
+//! nothing of a directory that was unmounted meanwhile.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -33,9 +35,10 @@ const DEPTH_LIMIT: usize = 16;
 
 /// Objects as files below one directory.
 ///
-/// A put is written to a temporary file, synced, renamed without replacing, and the directory is synced: when it returns, the object survives a power failure, and no
-/// reader ever sees a part of it. The directory must stay the one that was opened; if another appears in its place, because something was mounted or unmounted, every call fails
-/// as unreachable instead of finding nothing.
+/// A put is written to a temporary file, synced, renamed without replacing, and the directory is synced: when
+/// it returns, the object survives a power failure, and no reader ever sees a part of it. The directory must
+/// stay the one that was opened; if another appears in its place, because something was mounted or unmounted,
+/// every call fails as unreachable instead of finding nothing.
 #[derive(Debug)]
 pub struct DirectoryStore {
     inner: Arc<Inner>,
@@ -203,7 +206,8 @@ impl Inner {
         body: &[u8],
     ) -> io::Result<PutReceipt> {
         file.write_all(body)?;
-        // Also the time stamp, from which a grace is counted. After an error the file is given up: the kernel may have dropped its pages.
+        // Also the time stamp, from which a grace is counted. After an error the file is given up: the kernel
+        // may have dropped its pages.
         file.sync_all()?;
         let modified = timestamp(&file.metadata()?);
         match rename_new(temporary, path) {
@@ -335,7 +339,8 @@ impl Inner {
         }
     }
 
-    // Creates a folder with its parents and makes the names of all of them durable, once per process: whoever created them may have crashed before.
+    // Creates a folder with its parents and makes the names of all of them durable, once per process: whoever
+    // created them may have crashed before.
     fn make_durable(&self, folder: &Path) -> io::Result<()> {
         let mut durable = self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
         if durable.contains(folder) {

@@ -1,7 +1,8 @@
 //! The store seam: five things that every storage can do, and nothing that only some can.
 //!
-//! An object is created once and never replaced, so there is no way to overwrite one by mistake. Errors are told apart by meaning ([`StoreFault`]); after an
-//! ambiguous one [`proof::put_proved`] goes and looks instead of assuming.
+//! An object is created once and never replaced, so there is no way to overwrite one by mistake. Errors are
+//! told apart by meaning ([`StoreFault`]); after an ambiguous one [`proof::put_proved`] goes and looks
+//! instead of assuming.
 
 pub mod directory;
 pub mod probe;
@@ -56,20 +57,22 @@ pub struct ObjectBody {
 
 /// A place that keeps objects by name.
 ///
-/// Every method may fail with any [`StoreFault`]; those with a special meaning are named. An implementation must be durable: what `put_new` has
-/// acknowledged is there after a power failure.
+/// Every method may fail with any [`StoreFault`]; those with a special meaning are named. An implementation
+/// must be durable: what `put_new` has acknowledged is there after a power failure.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Returns the address for messages, without secrets.
     fn address(&self) -> &str;
 
-    /// Creates an object. [`StoreFault::AlreadyExists`] if there is one of this name, which is then unchanged: of several creators exactly one succeeds.
+    /// Creates an object. [`StoreFault::AlreadyExists`] if there is one of this name, which is then
+    /// unchanged: of several creators exactly one succeeds.
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutReceipt, StoreError>;
 
     /// Reads a whole object. [`StoreFault::NotFound`]; [`StoreFault::Corrupt`] if it is longer than `limit_bytes`.
     async fn get(&self, name: &ObjectName, limit_bytes: u64) -> Result<ObjectBody, StoreError>;
 
-    /// Reads a part of an object, cut at the object's end. [`StoreFault::NotFound`]; [`StoreFault::Corrupt`] if nothing of the range exists.
+    /// Reads a part of an object, cut at the object's end. [`StoreFault::NotFound`]; [`StoreFault::Corrupt`]
+    /// if nothing of the range exists.
     async fn get_range(
         &self,
         name: &ObjectName,
@@ -79,7 +82,8 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Looks at an object. [`StoreFault::NotFound`].
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError>;
 
-    /// Lists all objects whose name begins with `prefix`, which is empty or ends with `/`; in no order. The answer may be old: a hint, never a proof.
+    /// Lists all objects whose name begins with `prefix`, which is empty or ends with `/`; in no order. The
+    /// answer may be old: a hint, never a proof.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
 
     /// Deletes an object; fine if there is none.
@@ -101,7 +105,8 @@ impl VaultAddress {
         }
     }
 
-    /// Opens the store at this address, making it first where that is possible: a directory is created, and must be empty if it exists.
+    /// Opens the store at this address, making it first where that is possible: a directory is created, and
+    /// must be empty if it exists.
     pub fn create(&self) -> Result<Arc<dyn ObjectStore>> {
         match self {
             Self::Directory(path) => Ok(Arc::new(DirectoryStore::create(path)?)),

@@ -1,4 +1,5 @@
-//! The test of a store before it is trusted with anything: does it create exclusively, give back what was put, list it, and let go of it?
+//! The test of a store before it is trusted with anything: does it create exclusively, give back what was
+//! put, list it, and let go of it?
 
 use bytes::Bytes;
 use storepool::clock::Timestamp;
@@ -20,8 +21,8 @@ pub struct ProbeReport {
 /// Writes, doubles, reads, lists and deletes one small object.
 ///
 /// # Errors
-/// [`Error::CreateNotExclusive`] when a second create replaces the first, [`Error::StoreUnsound`] when the store breaks another promise, and whatever the
-/// store itself reports.
+/// [`Error::CreateNotExclusive`] when a second create replaces the first, [`Error::StoreUnsound`] when the
+/// store breaks another promise, and whatever the store itself reports.
 pub async fn probe(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<ProbeReport> {
     let name = ObjectName::probe(random_bytes(entropy));
     let first = Bytes::copy_from_slice(&random_bytes::<64>(entropy));

@@ -17,8 +17,8 @@ pub enum PutOutcome {
 
 /// Creates an object and returns only when it is certain that it is there with exactly these bytes.
 ///
-/// [`StoreFault::AlreadyExists`] means that another object has the name. Any other error leaves it open whether the object is there or will still arrive;
-/// repeating the call is always safe.
+/// [`StoreFault::AlreadyExists`] means that another object has the name. Any other error leaves it open
+/// whether the object is there or will still arrive; repeating the call is always safe.
 pub async fn put_proved(
     store: &dyn ObjectStore,
     name: &ObjectName,

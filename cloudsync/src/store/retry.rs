@@ -46,7 +46,8 @@ impl RetryPolicy {
 
 /// A store that repeats calls which failed for a passing reason.
 ///
-/// A repeated put may find its own first attempt and then fails with [`StoreFault::AlreadyExists`]; [`crate::store::proof::put_proved`] tells that apart.
+/// A repeated put may find its own first attempt and then fails with [`StoreFault::AlreadyExists`];
+/// [`crate::store::proof::put_proved`] tells that apart.
 pub struct RetryStore {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,

@@ -1,7 +1,8 @@
 //! The anchor: what this installation has seen of its vault and will not unlearn (`docs/format-vault.md`, section 9).
 //!
-//! It is the only thing that tells a rewound vault from a true one, and one's own commit from a twin's. Its place is outside pool and vault, and it is written before a commit is sent and
-//! again before a commit is acknowledged.
+//! It is the only thing that tells a rewound vault from a true one, and one's own commit from a twin's. Its
+//! place is outside pool and vault, and it is written before a commit is sent and again before a commit is
+//! acknowledged.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ const MAGIC: &[u8; 8] = b"KWANCH1\n";
 const VERSION: u16 = 1;
 const CODE_LENGTH: usize = 32;
 const FILE_LENGTH: usize = 288;
-// How many sent commits of unknown fate are remembered for one generation. A request older than that does not land any more.
+// How many sent commits of unknown fate are remembered for one generation. A request older than that does not
+// land any more.
 const PENDING_LIMIT: usize = 4;
 
 /// What an installation knows about its realm, kept in a file.

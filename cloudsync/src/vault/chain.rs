@@ -1,7 +1,8 @@
 //! A realm and its chain: loading the state, and appending to it (`docs/format-vault.md`, sections 7 and 8).
 //!
-//! A commit is one conditional create of generation g + 1, decided on the state of exactly generation g. Whoever loses the race decides again on the new state; nothing is merged, and no
-//! lock or clock is involved.
+//! A commit is one conditional create of generation g + 1, decided on the state of exactly generation g.
+//! Whoever loses the race decides again on the new state; nothing is merged, and no lock or clock is
+//! involved.
 
 use std::fmt;
 use std::sync::Arc;
@@ -101,8 +102,9 @@ impl Realm {
 
     /// Loads the newest state, going on from `base` if an earlier state is at hand.
     ///
-    /// From nothing it takes a list of checkpoints, the newest of them, a list of the commits after it and those commits; from a current `base` a single
-    /// request. The state is what the vault shows: whether it shows everything, only [`Realm::reconcile`] can tell.
+    /// From nothing it takes a list of checkpoints, the newest of them, a list of the commits after it and
+    /// those commits; from a current `base` a single request. The state is what the vault shows: whether it
+    /// shows everything, only [`Realm::reconcile`] can tell.
     pub async fn load(&self, base: Option<Snapshot>) -> Result<Snapshot> {
         let mut look_ahead = base.is_none();
         let mut snapshot = match base {
@@ -184,7 +186,8 @@ impl Realm {
         }
     }
 
-    // Every commit from `first` on up to the last one that a list of its block shows, with sizes where they are shown.
+    // Every commit from `first` on up to the last one that a list of its block shows, with sizes where they
+    // are shown.
     async fn listed_commits(&self, first: Generation) -> Result<Vec<(Generation, u64)>> {
         let listed = self.store.list(&commit_block_prefix(self.id(), first)).await?;
         let sizes: std::collections::BTreeMap<_, _> = listed
@@ -244,11 +247,12 @@ impl Realm {
 
     /// Compares what the vault shows with what this installation remembers, and finds out whether it may still write.
     ///
-    /// Remembers the new state if all is well. A restore needs none of this: whatever [`Realm::load`] returns was sealed by the realm's owner.
+    /// Remembers the new state if all is well. A restore needs none of this: whatever [`Realm::load`] returns
+    /// was sealed by the realm's owner.
     ///
     /// # Errors
-    /// [`Error::Rewound`] and [`Error::Forked`] when the vault's history is not the one that was seen; [`Error::TakenOver`] and [`Error::Twin`] when somebody else
-    /// writes in this server's place.
+    /// [`Error::Rewound`] and [`Error::Forked`] when the vault's history is not the one that was seen;
+    /// [`Error::TakenOver`] and [`Error::Twin`] when somebody else writes in this server's place.
     pub async fn reconcile(&self, anchor: &mut Anchor, snapshot: &Snapshot) -> Result<()> {
         if anchor.realm() != self.id() {
             return Err(Error::OtherRealm { expected: self.id(), found: anchor.realm() });
@@ -294,11 +298,13 @@ impl Realm {
 
     /// Appends a commit to exactly this state; returns the state after it.
     ///
-    /// When this returns, the commit was read back from the vault and the anchor knows it. Nothing may be acknowledged to anybody before.
+    /// When this returns, the commit was read back from the vault and the anchor knows it. Nothing may be
+    /// acknowledged to anybody before.
     ///
     /// # Errors
-    /// [`Error::CommitLost`]: somebody else was faster; load, decide again. [`Error::CommitUnknown`]: it may be there or still arrive; load, and find out with
-    /// [`Realm::reconcile`]. [`Error::ChainBroken`]: the draft breaks a rule, nothing was sent.
+    /// [`Error::CommitLost`]: somebody else was faster; load, decide again. [`Error::CommitUnknown`]: it may
+    /// be there or still arrive; load, and find out with [`Realm::reconcile`]. [`Error::ChainBroken`]: the
+    /// draft breaks a rule, nothing was sent.
     pub async fn append(
         &self,
         snapshot: &Snapshot,
@@ -312,7 +318,8 @@ impl Realm {
 
     /// Takes the realm over for the installation that `anchor` was begun for: from now on only it may write.
     ///
-    /// For a registration (on the state before the first commit), for a machine that becomes this server again, and for the right one of two twins.
+    /// For a registration (on the state before the first commit), for a machine that becomes this server
+    /// again, and for the right one of two twins.
     pub async fn claim(
         &self,
         snapshot: &Snapshot,

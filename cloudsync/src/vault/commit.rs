@@ -1,4 +1,5 @@
-//! Commits: what one changes, and its bytes (`docs/format-vault.md`, section 7). What a change means is decided in [`super::snapshot`].
+//! Commits: what one changes, and its bytes (`docs/format-vault.md`, section 7). What a change means is
+//! decided in [`super::snapshot`].
 
 use storepool::clock::Timestamp;
 use storepool::id::PointId;

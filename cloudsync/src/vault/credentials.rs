@@ -1,4 +1,5 @@
-//! The credentials file: what an owner hands to a server so that it can register, and what is needed, with the passphrase, to recover. It never holds the passphrase.
+//! The credentials file: what an owner hands to a server so that it can register, and what is needed, with
+//! the passphrase, to recover. It never holds the passphrase.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Tagged fields and runs of numbers: how commits, checkpoints and point records are written (`docs/format-vault.md`, conventions).
+//! Tagged fields and runs of numbers: how commits, checkpoints and point records are written
+//! (`docs/format-vault.md`, conventions).
 
 use std::ops::Range;
 
@@ -111,7 +112,8 @@ pub(super) fn read_text(reader: &mut WireReader<'_>) -> Result<String, WireError
     String::from_utf8(bytes.to_vec()).map_err(|_| WireError("a text is not UTF-8"))
 }
 
-/// A set of ordinals, kept as ascending, separate ranges: objects are numbered as they are made, so neighbours are needed together.
+/// A set of ordinals, kept as ascending, separate ranges: objects are numbered as they are made, so
+/// neighbours are needed together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ordinals {
     ranges: Vec<Range<u64>>,

@@ -1,4 +1,5 @@
-//! The key file: the unlocked ring of one installation, for unattended work. The passphrase is not in it and cannot be had from it.
+//! The key file: the unlocked ring of one installation, for unattended work. The passphrase is not in it and
+//! cannot be had from it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,7 +30,8 @@ pub struct UnlockedKey {
 }
 
 impl UnlockedKey {
-    /// Returns the bytes of the key file, for a place that keeps them as safe as a file of mode 0600, such as a systemd credential.
+    /// Returns the bytes of the key file, for a place that keeps them as safe as a file of mode 0600, such as
+    /// a systemd credential.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Reserved at once: a vector that grows leaves its earlier copies behind in memory.
         let mut out = Zeroizing::new(Vec::with_capacity(FILE_LENGTH));

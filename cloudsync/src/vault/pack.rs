@@ -25,7 +25,8 @@ const SEGMENTS_AT_FIRST: u64 = 2;
 
 /// Seals a pack: its table of contents, whose chunks carry their vault ids, and its frames in the order of the table.
 ///
-/// The pieces of `frames` are joined; their boundaries mean nothing. `kind` is [`ObjectKind::Data`] or [`ObjectKind::Metadata`].
+/// The pieces of `frames` are joined; their boundaries mean nothing. `kind` is [`ObjectKind::Data`] or
+/// [`ObjectKind::Metadata`].
 pub fn seal_pack(
     keys: &RealmKeys,
     kind: ObjectKind,
@@ -149,8 +150,9 @@ pub struct PackReader {
 impl PackReader {
     /// Reads the table of contents of a pack: one ranged read, a second one if the table is very long.
     ///
-    /// `salt` is the one of the pack's object record: it proves that this is that object and not another one of the realm under its name. Without it (a pack that no commit names yet)
-    /// only the realm and the kind are proved.
+    /// `salt` is the one of the pack's object record: it proves that this is that object and not another one
+    /// of the realm under its name. Without it (a pack that no commit names yet) only the realm and the kind
+    /// are proved.
     pub async fn open(
         store: &dyn ObjectStore,
         keys: &RealmKeys,

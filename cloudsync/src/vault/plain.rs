@@ -1,4 +1,5 @@
-//! The objects of a vault that are not sealed: small JSON documents that say what is where (`docs/format-vault.md`, section 2). None of them is trusted with anything.
+//! The objects of a vault that are not sealed: small JSON documents that say what is where
+//! (`docs/format-vault.md`, section 2). None of them is trusted with anything.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! The state of a realm after one generation, and the rules by which a commit leads to the next (`docs/format-vault.md`, sections 7 and 8). Pure.
+//! The state of a realm after one generation, and the rules by which a commit leads to the next
+//! (`docs/format-vault.md`, sections 7 and 8). Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -184,7 +185,8 @@ impl Snapshot {
 
     /// Goes on to the state after a commit. After an error the snapshot is in between and worthless.
     ///
-    /// Compares the counts of live points and objects; the digests only if `compare_digests`, because the last commit's digests prove all those before.
+    /// Compares the counts of live points and objects; the digests only if `compare_digests`, because the
+    /// last commit's digests prove all those before.
     pub(super) fn apply(
         &mut self,
         link: Link,

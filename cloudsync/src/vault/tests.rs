@@ -8,16 +8,16 @@ use storepool::clock::{Clock, Timestamp};
 use storepool::id::PointId;
 use tempfile::TempDir;
 
-use crate::crypto::container::{self, Content};
+use crate::crypto::container::{self, Content, Link};
 use crate::crypto::passphrase::Passphrase;
 use crate::crypto::slot::{KdfCosts, KdfLimits};
 use crate::error::{Error, StoreFault};
-use crate::layout::{Generation, InstanceId, Label, ObjectKind, ObjectName};
+use crate::layout::{Generation, InstanceId, Label, ObjectKind, ObjectName, VaultId};
 use crate::store::ObjectStore;
 use crate::testing::{Fault, FaultyStore, MemoryStore, SeededEntropy};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{CHECKPOINT_EVERY, Draft, Realm, Surroundings};
-use crate::vault::commit::{Changes, CommitKind, ObjectRecord, PointRecord};
+use crate::vault::commit::{Changes, Commit, CommitKind, ObjectRecord, PointRecord, StateDigest};
 use crate::vault::credentials::Credentials;
 use crate::vault::snapshot::Snapshot;
 use crate::vault::{NewServer, NewVault, REGISTRATION_PERIOD, Registration, Vault};
@@ -477,7 +477,8 @@ async fn a_commit_that_lands_late_is_recognised_as_ones_own() {
     let unknown = realm.append(&own.snapshot, draft(&own.snapshot, 1), &mut anchor, &around).await;
     assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{unknown:?}");
 
-    // A second attempt is sent, and again nothing is heard; then the first one turns out to have been lost and the second to have landed.
+    // A second attempt is sent, and again nothing is heard; then the first one turns out to have been lost
+    // and the second to have landed.
     let late = Arc::new(FaultyStore::new(
         world.memory.clone(),
         [(1, Fault::LoseReply), (2, Fault::Refuse(StoreFault::Timeout))],
@@ -623,4 +624,108 @@ async fn a_manifest_survives_the_trip() {
         container::body(ObjectKind::Manifest, &opened.plaintext),
         Ok(b"KWPOINT1...".as_slice())
     );
+}
+
+// A commit as only a holder of the keys can make it, which a sound agent never would.
+struct Forgery {
+    kind: CommitKind,
+    instance: InstanceId,
+    epoch: u32,
+    claim: Option<(VaultId, Label)>,
+    spoil: fn(&mut StateDigest),
+}
+
+#[tokio::test]
+async fn even_with_the_keys_a_commit_must_keep_the_rules() {
+    let world = World::new();
+    let (_, _, own) = world.registered().await;
+    let sound = || Forgery {
+        kind: CommitKind::Sync,
+        instance: own.key.instance,
+        epoch: 1,
+        claim: None,
+        spoil: |_| {},
+    };
+    let claim = (own.key.vault, world.label.clone());
+    let stranger = InstanceId([9; 16]);
+    let cases = [
+        (None, sound()),
+        (Some("it was not made by the owner"), Forgery { instance: stranger, ..sound() }),
+        (Some("it has the wrong epoch"), Forgery { epoch: 2, ..sound() }),
+        (Some("it has the wrong epoch"), Forgery { epoch: 0, ..sound() }),
+        (Some("it has the wrong epoch"), Forgery { kind: CommitKind::Claim, ..sound() }),
+        (
+            Some("a claim names no vault and label"),
+            Forgery { kind: CommitKind::Claim, epoch: 2, ..sound() },
+        ),
+        (
+            Some("a claim names another vault than the first one"),
+            Forgery {
+                kind: CommitKind::Claim,
+                epoch: 2,
+                claim: Some((VaultId([9; 16]), claim.1.clone())),
+                ..sound()
+            },
+        ),
+        (
+            None,
+            Forgery {
+                kind: CommitKind::Claim,
+                epoch: 2,
+                instance: stranger,
+                claim: Some(claim.clone()),
+                ..sound()
+            },
+        ),
+        (Some("only a claim names vault and label"), Forgery { claim: Some(claim), ..sound() }),
+        (
+            Some("it counts other points or objects than there are"),
+            Forgery { spoil: |state| state.points += 1, ..sound() },
+        ),
+        (
+            Some("it counts other points or objects than there are"),
+            Forgery { spoil: |state| state.objects += 1, ..sound() },
+        ),
+        (
+            Some("it knows other points or objects than there are"),
+            Forgery { spoil: |state| state.points_digest[0] ^= 1, ..sound() },
+        ),
+        (
+            Some("it knows other points or objects than there are"),
+            Forgery { spoil: |state| state.objects_digest[0] ^= 1, ..sound() },
+        ),
+    ];
+    for (expected, forgery) in cases {
+        let mut state = own.snapshot.digest();
+        (forgery.spoil)(&mut state);
+        let commit = Commit {
+            kind: forgery.kind,
+            instance: forgery.instance,
+            nonce: [0; 16],
+            agent_time: Timestamp(0),
+            vault_time: None,
+            program: String::new(),
+            witnesses: Vec::new(),
+            claim: forgery.claim,
+            changes: Changes::default(),
+            state,
+        };
+        let link =
+            Link { generation: Generation(2), epoch: forgery.epoch, previous: own.snapshot.head() };
+        let keys = own.realm.keys();
+        let sealed =
+            container::seal_body(keys, Content::Commit(link), &commit.encode()).expect("sealed");
+        let store = Arc::new(world.memory.copy());
+        let name = ObjectName::commit(own.realm.id(), Generation(2));
+        store.tamper(name.as_str(), sealed.object);
+        let realm = Realm::new(store, own.key.vault, own.key.keys.clone());
+
+        let found = match realm.load(None).await {
+            Ok(_) => None,
+            Err(Error::ChainBroken { reason, .. }) => Some(reason),
+            Err(error) => panic!("{error}"),
+        };
+
+        assert_eq!(found, expected);
+    }
 }
