@@ -1,2 +1,19 @@
-//! The keepwell program.
-fn main() {}
+//! The keepwell program: everything that knows a human, a schedule or a configuration file.
+//!
+//! `main` parses, prepares the process, runs one command and turns its outcome into an exit code. Libraries state facts; `console/` alone prints them.
+
+mod assembly;
+mod cli;
+mod config;
+mod console;
+mod error;
+mod nearest;
+mod place;
+mod process;
+mod selection;
+mod signals;
+mod variables;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

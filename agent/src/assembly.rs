@@ -1,0 +1,55 @@
+//! The composition root: from places and configuration to an open pool.
+
+use std::sync::Arc;
+
+use storepool::pool::{Pool, World};
+
+use crate::config::Config;
+use crate::console::Console;
+use crate::error::{Attempt, Error};
+use crate::place::Place;
+use crate::process::host_name;
+
+/// What every command is given.
+pub(crate) struct Assembly {
+    /// Where things are.
+    pub(crate) place: Place,
+    /// The voice.
+    pub(crate) console: Console,
+    /// The command's name, for those who meet its locks.
+    pub(crate) command: &'static str,
+}
+
+impl Assembly {
+    /// Reads the configuration.
+    pub(crate) fn config(&self) -> Result<Config, Error> {
+        Config::load(&self.place.configuration)
+    }
+
+    /// Opens the pool that the configuration names. Tells if directories are missing or the index had to be made anew.
+    pub(crate) fn open_pool(&self) -> Result<Arc<Pool>, Error> {
+        self.open_configured(&self.config()?)
+    }
+
+    /// Opens the pool that `config` names.
+    pub(crate) fn open_configured(&self, config: &Config) -> Result<Arc<Pool>, Error> {
+        let options = config.pool.options(self.holder());
+        let pool = Pool::open(&config.pool.paths, options, World::system())
+            .attempt(|| "open the pool".to_string())?;
+        for path in pool.missing_paths() {
+            self.console.warn(format!(
+                "pool directory {} is missing: what lies only there cannot be read",
+                path.display()
+            ));
+        }
+        if pool.index_was_rebuilt() {
+            self.console.warn("the index was missing or damaged and was made anew from the packs");
+        }
+        Ok(Arc::new(pool))
+    }
+
+    /// Returns what others see when they meet this process's locks.
+    pub(crate) fn holder(&self) -> String {
+        format!("keepwell {} (process {} on {})", self.command, std::process::id(), host_name())
+    }
+}

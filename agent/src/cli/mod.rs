@@ -1,0 +1,120 @@
+//! The command line: one file per command, each with its arguments and what it runs.
+
+mod arguments;
+mod backup;
+mod init;
+mod points;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::assembly::Assembly;
+use crate::console::{Console, Form};
+use crate::error::{Error, Outcome};
+use crate::place::{Place, Surroundings};
+use crate::signals::Attention;
+use crate::{process, variables};
+
+/// Widest text of a help page; longer lines are hard to read.
+const HELP_COLUMNS: usize = 100;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "keepwell",
+    version,
+    about = "Backs up this server: to a local deduplicated pool first, then encrypted to a vault",
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = HELP_COLUMNS,
+    after_help = "\
+Examples:
+  keepwell init                              make a configuration and an empty pool
+  keepwell backup --files /srv /etc          make a recovery point of two folders
+  keepwell points                            list what there is
+  keepwell restore latest --to /tmp/back     get everything back
+  keepwell restore latest:etc/hosts --to .   get one file back
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done but something was skipped,
+5 damage found, 6 refused, 7 no space, 10 no pool, 11 busy, 130 interrupted.
+Every option has a variable: KEEPWELL_JSON=1, KEEPWELL_BACKUP_EXCLUDE='*.tmp'."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Keep everything below DIR: configuration, pool and state
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Read the configuration from FILE
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON: one document, or a line per message for long commands
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print errors and what was asked for, nothing else
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Tell more; repeat for still more
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Backup(backup::Backup),
+    #[command(alias = "snapshots")]
+    Points(points::Points),
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    process::prepare();
+    let attention = Attention::default();
+    attention.listen();
+    let mut command = command();
+    let plain = Console::new(Form::Text, false, 0, attention.clone());
+    let names = std::env::vars_os().map(|(name, _)| name);
+    if let Err(error) = variables::check(&command, names) {
+        return plain.conclude(Err(error));
+    }
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let variable = variables::behind(&command, &error, |name| std::env::var_os(name));
+            return plain.usage(&error, variable);
+        }
+    };
+    let form = if cli.global.json { Form::Json } else { Form::Text };
+    let console = Console::new(form, cli.global.quiet, cli.global.verbose, attention);
+    console.log();
+    let result = run(cli, &console);
+    console.conclude(result)
+}
+
+fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
+    let Global { home, config, .. } = cli.global;
+    let place = Place::choose(home.as_deref(), config.as_deref(), &Surroundings::of_process())
+        .ok_or_else(|| Error::usage("there is no home folder: name a place with --home DIR"))?;
+    let assembly = |command| Assembly { place, console: console.clone(), command };
+    match cli.command {
+        Command::Init(args) => args.run(&assembly("init")),
+        Command::Backup(args) => args.run(&assembly("backup")),
+        Command::Points(args) => args.run(&assembly("points")),
+    }
+}
+
+/// Returns the whole command line, with variables.
+fn command() -> clap::Command {
+    variables::assign(Cli::command())
+}

@@ -1,0 +1,213 @@
+//! Facts into advice: the only place that knows exit codes of failures and what a person can do about them.
+
+use serde::Serialize;
+
+use crate::error::{Cause, Error};
+use crate::signals::EXIT_INTERRUPTED;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const DAMAGE: u8 = 5;
+const REFUSED: u8 = 6;
+const NO_SPACE: u8 = 7;
+const NO_POOL: u8 = 10;
+const BUSY: u8 = 11;
+
+/// A failure as it is told.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Failure {
+    /// The exit code.
+    #[serde(rename = "exit_code")]
+    pub(crate) code: u8,
+    /// What happened, to which object, and why.
+    pub(crate) message: String,
+    /// What helps.
+    pub(crate) hint: Option<String>,
+}
+
+/// Returns what to tell about an error.
+pub(crate) fn explain(error: &Error) -> Failure {
+    let reason = chain(&error.cause);
+    let message = match error.attempt.as_str() {
+        "" => reason,
+        attempt => format!("cannot {attempt}: {reason}"),
+    };
+    let (code, hint) = advise(&error.cause);
+    Failure { code, message, hint }
+}
+
+/// Returns what to tell when stdout could not be written.
+pub(crate) fn output_failed(error: &std::io::Error) -> Failure {
+    Failure { code: FAILED, message: format!("cannot write the output: {error}"), hint: None }
+}
+
+/// Returns what to tell about a wrong command line; `variable` names the environment variable that the wrong value came from.
+pub(crate) fn usage(error: &clap::Error, variable: Option<String>) -> Failure {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    let message = match variable {
+        Some(variable) => format!("{variable}: {text}"),
+        None => text.to_string(),
+    };
+    Failure { code: USAGE, message, hint: None }
+}
+
+// Libraries never put a source's text into their own, so each link of the chain is new.
+fn chain(cause: &Cause) -> String {
+    let mut text = cause.to_string();
+    let mut source = std::error::Error::source(cause);
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+fn advise(cause: &Cause) -> (u8, Option<String>) {
+    match cause {
+        Cause::Pool(error) => advise_pool(error),
+        Cause::Configuration(error) => {
+            let hint = error.nearest().map(|nearest| format!("did you mean \"{nearest}\"?"));
+            (USAGE, hint.or_else(|| error.known()))
+        }
+        Cause::NoConfiguration { .. } => (
+            NO_POOL,
+            hint(
+                "run \"keepwell init\" to make a configuration and a pool, or name another place with --home or --config",
+            ),
+        ),
+        Cause::AlreadyMade { .. } => {
+            (FAILED, hint("run \"keepwell points\" to see what is in the pool"))
+        }
+        Cause::Usage(_) => (USAGE, hint("run \"keepwell help\" for all commands and options")),
+        Cause::Pinned { .. } => (REFUSED, hint("run \"keepwell pin --remove POINT\" if it may go")),
+        Cause::NotAFile { .. } => {
+            (FAILED, hint("run \"keepwell restore POINT:PATH --to DIR\" to get a whole directory"))
+        }
+        Cause::Io { cause, .. } => match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (NO_SPACE, None),
+            _ => (FAILED, None),
+        },
+    }
+}
+
+fn advise_pool(error: &storepool::Error) -> (u8, Option<String>) {
+    use storepool::Error as Pool;
+    match error {
+        Pool::NoPool { .. } => {
+            (NO_POOL, hint("is the disk mounted? To make a new pool there, run \"keepwell init\""))
+        }
+        Pool::Busy { .. } => {
+            (BUSY, hint("try again when it has finished; prune and repair wait with --wait 10m"))
+        }
+        Pool::NoSpace { .. } => (
+            NO_SPACE,
+            hint(
+                "run \"keepwell forget\" with a policy and then \"keepwell prune\" to free space, or \"keepwell pool add DIR\" to add a disk",
+            ),
+        ),
+        Pool::PointNotFound { .. } | Pool::PointAmbiguous { .. } => {
+            (FAILED, hint("run \"keepwell points\" to see all points"))
+        }
+        Pool::PathNotFound { point, .. } => {
+            (FAILED, Some(format!("run \"keepwell ls {}\" to see what is in it", point.short())))
+        }
+        Pool::Interrupted => (
+            EXIT_INTERRUPTED as u8,
+            hint("the pool is unharmed; run the same command again to go on"),
+        ),
+        Pool::PoolExists { .. } => (
+            FAILED,
+            hint("run \"keepwell points\" to see what is in it, or choose another directory"),
+        ),
+        Pool::DirectoryNotEmpty { .. } => {
+            (FAILED, hint("a pool needs a directory of its own; name an empty or a new one"))
+        }
+        Pool::ForeignDirectory { .. } => (
+            USAGE,
+            hint(
+                "all directories under [pool] paths must belong to one pool; run \"keepwell pool list\"",
+            ),
+        ),
+        Pool::DirectoryMissing { .. } => (
+            FAILED,
+            hint("is the disk mounted? Run \"keepwell check\" to list the affected points"),
+        ),
+        Pool::NewerFormat { .. } => {
+            (FAILED, hint("use the newer version of Keepwell that wrote it"))
+        }
+        Pool::Index { corrupt: true, .. } => {
+            (DAMAGE, hint("run \"keepwell repair\"; the index is made anew from the packs"))
+        }
+        error if error.is_damage() => (
+            DAMAGE,
+            hint("run \"keepwell check\" to list the affected points, then \"keepwell repair\""),
+        ),
+        _ => (FAILED, None),
+    }
+}
+
+fn hint(text: &str) -> Option<String> {
+    Some(text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storepool::id::{ChunkId, PointId};
+
+    #[test]
+    fn every_promised_exit_code_has_its_fact() {
+        let pool = |error| advise(&Cause::Pool(error)).0;
+
+        assert_eq!(pool(storepool::Error::NoPool { path: "/p".into() }), 10);
+        assert_eq!(pool(storepool::Error::Busy { holder: "x".into() }), 11);
+        assert_eq!(
+            pool(storepool::Error::NoSpace { path: "/p".into(), available: 0, reserve: 0 }),
+            7
+        );
+        assert_eq!(pool(storepool::Error::ChunkMissing { chunk: ChunkId([0; 32]) }), 5);
+        assert_eq!(pool(storepool::Error::Interrupted), 130);
+        assert_eq!(advise(&Cause::Usage(String::new())).0, 2);
+        assert_eq!(advise(&Cause::Pinned { reason: String::new() }).0, 6);
+        assert_eq!(advise(&Cause::NoConfiguration { path: "/c".into() }).0, 10);
+    }
+
+    #[test]
+    fn a_message_tells_what_to_which_object_and_why_once() {
+        let cause = std::io::Error::from_raw_os_error(13);
+        let error = Error {
+            attempt: "back up \"/srv\"".to_string(),
+            cause: Cause::Pool(storepool::Error::Io {
+                action: "read",
+                path: "/p/pool.db".into(),
+                cause,
+            }),
+        };
+
+        let failure = explain(&error);
+
+        assert_eq!(
+            failure.message,
+            "cannot back up \"/srv\": cannot read /p/pool.db: Permission denied (os error 13)"
+        );
+        assert_eq!(failure.code, 1);
+    }
+
+    #[test]
+    fn a_missing_path_names_the_command_that_shows_what_is_there() {
+        let point = PointId([0x7f; 32]);
+        let error = Error {
+            attempt: String::new(),
+            cause: storepool::Error::PathNotFound { path: "etc".into(), point }.into(),
+        };
+
+        let failure = explain(&error);
+
+        assert_eq!(failure.message, "there is no \"etc\" in point 7f7f7f7f");
+        assert_eq!(
+            failure.hint.as_deref(),
+            Some("run \"keepwell ls 7f7f7f7f\" to see what is in it")
+        );
+    }
+}

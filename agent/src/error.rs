@@ -1,0 +1,105 @@
+//! What can go wrong in the program: facts. Advice and exit codes are given in `console/failure.rs` alone.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+
+/// How a command ended that did what it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everything was done.
+    Done,
+    /// It was done, but something was skipped or failed for single items.
+    Incomplete,
+    /// Damage was found.
+    Damage,
+}
+
+impl Outcome {
+    /// Returns the exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Incomplete => 3,
+            Self::Damage => 5,
+        }
+    }
+}
+
+/// What stopped a command: what was attempted, and why it failed.
+#[derive(Debug)]
+pub(crate) struct Error {
+    /// What could not be done, as it follows "cannot": `restore point 7f3a9c12`. Empty if the cause says it all.
+    pub(crate) attempt: String,
+    /// Why.
+    pub(crate) cause: Cause,
+}
+
+/// Why a command stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    /// The pool, or an operation on it.
+    #[error(transparent)]
+    Pool(#[from] storepool::Error),
+    /// The configuration file says something that cannot be meant.
+    #[error(transparent)]
+    Configuration(#[from] ConfigError),
+    /// There is no configuration file.
+    #[error("there is no configuration file {}", path.display())]
+    NoConfiguration {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// `init` found a configuration and its pool.
+    #[error("{} and its pool are there already", path.display())]
+    AlreadyMade {
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A point is protected by a pin.
+    #[error("it is pinned ({reason})")]
+    Pinned {
+        /// Why it is pinned.
+        reason: String,
+    },
+    /// A directory where a file is needed.
+    #[error("it is {kind}, not a file")]
+    NotAFile {
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A system call of the program itself failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// A verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// Returns a complaint about the command line.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { attempt: String::new(), cause: Cause::Usage(message.into()) }
+    }
+}
+
+/// Says what was attempted when something failed.
+pub(crate) trait Attempt<T> {
+    /// Adds what could not be done, as it follows "cannot".
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<Cause>> Attempt<T> for Result<T, E> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|cause| Error { attempt: what(), cause: cause.into() })
+    }
+}
