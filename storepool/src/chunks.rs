@@ -64,6 +64,16 @@ pub trait ChunkReader: ChunkFetch {
     /// [`Error::ChunkMissing`].
     fn locate(&mut self, id: ChunkId) -> Result<Placement>;
 
+    /// Tells where all chunks of file content in a pack lie: whoever needs one of them is likely to need its neighbours, and saves asking for each.
+    /// A source that does not know tells nothing.
+    ///
+    /// # Errors
+    /// Failures of the source as a whole. A damaged pack tells nothing.
+    fn visit_pack(&mut self, pack: u64, visit: &mut dyn FnMut(&ChunkId, Placement)) -> Result<()> {
+        let _ = (pack, visit);
+        Ok(())
+    }
+
     /// Reads and verifies a frame.
     ///
     /// # Errors
@@ -190,6 +200,27 @@ impl ChunkReader for PoolReader<'_> {
             offset: found.slot.offset,
             length: found.slot.length,
         })
+    }
+
+    fn visit_pack(&mut self, pack: u64, visit: &mut dyn FnMut(&ChunkId, Placement)) -> Result<()> {
+        let pool = self.session.pool();
+        let Some(row) = pool.pack_row(PackNo(pack as i64))? else { return Ok(()) };
+        let reader = match pool.open_pack(&row) {
+            Ok(reader) => reader,
+            Err(error) if error.is_damage() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut chunks = reader.toc().chunks().iter();
+        for (frame, entry) in (0u32..).zip(reader.toc().frames()) {
+            let mut offset = 0;
+            for chunk in chunks.by_ref().take(entry.chunks as usize) {
+                if chunk.kind == ChunkKind::Data {
+                    visit(&chunk.id, Placement { pack, frame, offset, length: chunk.length });
+                }
+                offset += chunk.length;
+            }
+        }
+        Ok(())
     }
 
     fn read_frame(&mut self, pack: u64, frame: u32) -> Result<Frame<'_>> {

@@ -152,6 +152,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The target of a restore has no room left; what was finished stays.
+    #[error("no space left in the target {path}")]
+    TargetFull {
+        /// The target directory.
+        path: PathBuf,
+    },
+    /// A file's content was asked for, and the entry has none.
+    #[error("\"{path}\" is not a regular file")]
+    NotAFile {
+        /// The path in the point.
+        path: String,
+    },
     /// A system call on a file of the pool failed.
     #[error("cannot {action} {path}")]
     Io {

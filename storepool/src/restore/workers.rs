@@ -1,0 +1,99 @@
+//! The threads of a restore. Each keeps its reader and handles from batch to batch; a stage is run by all of them and is over when all are done.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::Scope;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::chunks::{ChunkReader, ChunkSource};
+use crate::error::{Error, Result};
+use crate::restore::desk::Desk;
+use crate::restore::run::Run;
+
+/// One thread's means.
+pub(super) struct Worker<'a> {
+    /// From 0 on.
+    pub(super) number: usize,
+    pub(super) reader: Box<dyn ChunkReader + 'a>,
+    pub(super) desk: Desk<'a>,
+}
+
+/// Work that all workers do together, taking shares until none is left.
+pub(super) trait Stage: Send + Sync {
+    /// Takes shares and does them. An error ends the restore.
+    fn work(&self, worker: &mut Worker<'_>) -> Result<()>;
+}
+
+/// The workers.
+pub(super) struct Crew<'a> {
+    jobs: Vec<Sender<Arc<dyn Stage + 'a>>>,
+    answers: Receiver<Result<()>>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts `count` workers; they end when the crew is dropped.
+    pub(super) fn start<'scope>(
+        scope: &'scope Scope<'scope, 'a>,
+        run: &'a Run<'a>,
+        source: &'a dyn ChunkSource,
+        count: usize,
+    ) -> Self {
+        let (answer, answers) = unbounded();
+        let start = |number| {
+            let (sender, jobs) = bounded(1);
+            let answer = answer.clone();
+            scope.spawn(move || serve(number, run, source, &jobs, &answer));
+            sender
+        };
+        Self { jobs: (0..count).map(start).collect(), answers }
+    }
+
+    /// Returns how many there are.
+    pub(super) fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Has all workers do the stage; returns when all are done, with the first error.
+    pub(super) fn perform(&self, stage: Arc<dyn Stage + 'a>) -> Result<()> {
+        for jobs in &self.jobs {
+            // A worker ends only after the crew.
+            let _ = jobs.send(stage.clone());
+        }
+        drop(stage);
+        let mut result = Ok(());
+        for _ in &self.jobs {
+            let answer =
+                self.answers.recv().unwrap_or(Err(Error::WorkerPanicked { stage: "restoring" }));
+            result = result.and(answer);
+        }
+        result
+    }
+}
+
+fn serve<'a>(
+    number: usize,
+    run: &'a Run<'a>,
+    source: &'a dyn ChunkSource,
+    jobs: &Receiver<Arc<dyn Stage + 'a>>,
+    answers: &Sender<Result<()>>,
+) {
+    let opened = source.reader();
+    let mut worker = opened.map(|reader| Worker { number, reader, desk: Desk::new(run) });
+    for stage in jobs {
+        let answer = match &mut worker {
+            Ok(worker) => {
+                let work = AssertUnwindSafe(|| stage.work(worker));
+                let done = std::panic::catch_unwind(work);
+                done.unwrap_or(Err(Error::WorkerPanicked { stage: "restoring" }))
+            }
+            // Told once; the restore ends with it.
+            Err(error) => Err(std::mem::replace(error, Error::Interrupted)),
+        };
+        if answer.is_err() {
+            run.stop();
+        }
+        drop(stage);
+        let _ = answers.send(answer);
+    }
+}

@@ -1,0 +1,212 @@
+//! Writing a batch: frames in pack order, each decoded once and given to all files that need it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::chunks::ChunkReader;
+use crate::error::{Error, Result};
+use crate::id::ChunkKind;
+use crate::restore::batch::{Batch, FileTask, Piece};
+use crate::restore::desk::{Desk, Part};
+use crate::restore::entries::{make_other, make_retouch};
+use crate::restore::run::Run;
+use crate::restore::workers::{Stage, Worker};
+
+/// Small jobs taken at a time.
+const SHARE: usize = 16;
+
+/// Decodes frames and writes files.
+pub(super) struct WriteStage<'a> {
+    run: &'a Run<'a>,
+    batch: Arc<Batch>,
+    frames: FrameQueue,
+    odd_jobs: AtomicUsize,
+}
+
+impl<'a> WriteStage<'a> {
+    pub(super) fn new(run: &'a Run<'a>, batch: Arc<Batch>, workers: usize) -> Self {
+        let frames = FrameQueue::new(frames_of(&batch), workers);
+        Self { run, batch, frames, odd_jobs: AtomicUsize::new(0) }
+    }
+
+    fn write_frame(&self, worker: &mut Worker<'_>, pieces: Range<usize>) -> Result<()> {
+        let batch = &*self.batch;
+        let order = &batch.order[pieces];
+        let Worker { reader, desk, .. } = worker;
+        let mut missed = Vec::new();
+        match reader.read_frame(order[0].pack, order[0].frame) {
+            Ok(frame) => {
+                let mut parts: Vec<Part<'_>> = Vec::new();
+                let file_of = |number: u32| batch.pieces[number as usize].file;
+                for group in order.chunk_by(|one, other| file_of(one.piece) == file_of(other.piece))
+                {
+                    parts.clear();
+                    for placed in group.iter().filter(|placed| !batch.is_present(placed.piece)) {
+                        let piece = &batch.pieces[placed.piece as usize];
+                        let chunk = &batch.chunks[piece.chunk as usize];
+                        let place = batch.placements[piece.chunk as usize].as_ref();
+                        match place.and_then(|place| frame.chunk(place, &chunk.id)) {
+                            Some(bytes) => parts.push((piece.offset, part_of(piece, bytes))),
+                            None => missed.push(placed.piece),
+                        }
+                    }
+                    if !parts.is_empty() {
+                        desk.put(&batch.files[file_of(group[0].piece) as usize], &parts)?;
+                    }
+                }
+            }
+            Err(error) if error.is_damage() => {
+                missed.extend(order.iter().map(|placed| placed.piece));
+            }
+            Err(error) => return Err(error),
+        }
+        for piece in missed {
+            self.write_fetched(&**reader, desk, piece)?;
+        }
+        desk.report_done();
+        Ok(())
+    }
+
+    // A piece whose chunk is not where it should be: other copies are tried.
+    fn write_fetched(
+        &self,
+        reader: &dyn ChunkReader,
+        desk: &mut Desk<'_>,
+        number: u32,
+    ) -> Result<()> {
+        let piece = &self.batch.pieces[number as usize];
+        if self.batch.is_present(number) {
+            return Ok(());
+        }
+        let file: &Arc<FileTask> = &self.batch.files[piece.file as usize];
+        let chunk = &self.batch.chunks[piece.chunk as usize];
+        let fetched = reader.fetch(chunk.id, ChunkKind::Data).and_then(|bytes| {
+            if bytes.len() == chunk.length as usize {
+                return Ok(bytes);
+            }
+            let object = format!("chunk {}", chunk.id.short());
+            Err(Error::damaged(object, "has another length than its file says"))
+        });
+        match fetched {
+            Ok(bytes) => desk.put(file, &[(piece.offset, part_of(piece, &bytes))]),
+            Err(error) if error.is_damage() => {
+                desk.fail(file, error.to_string());
+                desk.release(file, 1)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn odd_job(&self, worker: &mut Worker<'_>, number: usize) -> Result<bool> {
+        let batch = &*self.batch;
+        let Worker { reader, desk, .. } = worker;
+        let mut number = number;
+        if let Some(piece) = batch.unplaced.get(number) {
+            self.write_fetched(&**reader, desk, *piece)?;
+            return Ok(true);
+        }
+        number -= batch.unplaced.len();
+        if let Some(file) = batch.planned.get(number) {
+            desk.release(file, 1)?;
+            return Ok(true);
+        }
+        number -= batch.planned.len();
+        if let Some(task) = batch.others.get(number) {
+            make_other(desk, task)?;
+            return Ok(true);
+        }
+        number -= batch.others.len();
+        if let Some(task) = batch.retouches.get(number) {
+            make_retouch(desk, task)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+impl Stage for WriteStage<'_> {
+    fn work(&self, worker: &mut Worker<'_>) -> Result<()> {
+        while let Some(pieces) = self.frames.next(worker.number) {
+            self.run.check()?;
+            self.write_frame(worker, pieces)?;
+        }
+        loop {
+            self.run.check()?;
+            let first = self.odd_jobs.fetch_add(SHARE, Ordering::Relaxed);
+            for number in first..first + SHARE {
+                if !self.odd_job(worker, number)? {
+                    worker.desk.report_done();
+                    return Ok(());
+                }
+            }
+            worker.desk.report_done();
+        }
+    }
+}
+
+fn part_of<'b>(piece: &Piece, chunk: &'b [u8]) -> &'b [u8] {
+    &chunk[piece.chunk_offset as usize..][..piece.length as usize]
+}
+
+// The ranges of `order` that share a frame.
+fn frames_of(batch: &Batch) -> Vec<Range<usize>> {
+    let mut start = 0;
+    batch
+        .order
+        .chunk_by(|one, other| (one.pack, one.frame) == (other.pack, other.frame))
+        .map(|group| {
+            let range = start..start + group.len();
+            start = range.end;
+            range
+        })
+        .collect()
+}
+
+/// Frames shared out to workers: each begins in another part of the pool, and so in other directories of the target, where it does not wait
+/// for the others. Who is done takes half of what the busiest has left.
+struct FrameQueue {
+    frames: Vec<Range<usize>>,
+    shares: Mutex<Vec<Range<usize>>>,
+}
+
+impl FrameQueue {
+    fn new(frames: Vec<Range<usize>>, workers: usize) -> Self {
+        let cut = |number: usize| frames.len() * number / workers;
+        let shares = (0..workers).map(|number| cut(number)..cut(number + 1)).collect();
+        Self { frames, shares: Mutex::new(shares) }
+    }
+
+    fn next(&self, worker: usize) -> Option<Range<usize>> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares[worker].is_empty() {
+            let busiest = (0..shares.len()).max_by_key(|number| shares[*number].len())?;
+            let share = shares[busiest].clone();
+            let middle = share.start + share.len() / 2;
+            shares[busiest] = share.start..middle;
+            shares[worker] = middle..share.end;
+        }
+        let frame = shares[worker].next()?;
+        Some(self.frames[frame].clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_is_given_out_once_however_uneven_the_workers_are() {
+        let queue = FrameQueue::new((0..100).map(|number| number..number + 1).collect(), 3);
+
+        let mut taken: Vec<_> =
+            (0..40).filter_map(|_| queue.next(2)).map(|range| range.start).collect();
+        while let Some(range) = queue.next(0) {
+            taken.push(range.start);
+        }
+
+        taken.sort_unstable();
+        assert_eq!(taken, (0..100).collect::<Vec<_>>());
+        assert_eq!(queue.next(1), None);
+    }
+}
