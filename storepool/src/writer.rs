@@ -16,9 +16,9 @@ use crate::entropy::random_bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::index::{DirectoryNo, IndexLookup, PackNo, PackRow};
-use crate::pack::frame::{FrameBuilder, FrameCodec};
+use crate::pack::frame::{FrameBuilder, FrameCodec, SealedFrame};
 use crate::pack::writer::PackWriter;
-use crate::pack::{CHUNK_LIMIT, CHUNKS_LIMIT, FRAMES_LIMIT, Header, PackKind};
+use crate::pack::{CHUNK_LIMIT, CHUNKS_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
 use crate::pool::{Pool, Session};
 
 /// A frame of data is closed when it holds this many bytes: measured in docs/decisions/0001.
@@ -68,6 +68,7 @@ struct Shared {
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     packs: AtomicU64,
+    made: Mutex<Vec<PackNo>>,
 }
 
 struct OpenPack {
@@ -76,10 +77,15 @@ struct OpenPack {
     packs: PathBuf,
 }
 
+enum Handover {
+    Pack(Box<OpenPack>),
+    Stop,
+}
+
 /// Stores chunks in a pool, from several threads, within a session.
 pub struct PoolWriter {
     shared: Arc<Shared>,
-    sender: Option<Sender<OpenPack>>,
+    sender: Sender<Handover>,
     committer: Option<JoinHandle<()>>,
 }
 
@@ -115,6 +121,7 @@ impl PoolWriter {
             raw_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
             packs: AtomicU64::new(0),
+            made: Mutex::default(),
         });
         // Before anything is written: a disk down to its reserve is told at once.
         shared.pool.roomiest_directory(space == SpacePolicy::UseReserve, avoid)?;
@@ -124,7 +131,7 @@ impl PoolWriter {
             .name("committer".to_string())
             .spawn(move || commit_packs(&committing, &receiver))
             .map_err(Error::io("start a thread for", std::path::Path::new("committing packs")))?;
-        Ok(Self { shared, sender: Some(sender), committer: Some(committer) })
+        Ok(Self { shared, sender, committer: Some(committer) })
     }
 
     /// Opens the entrance for one thread. Its last frames are stored by [`ChunkWriter::finish`].
@@ -132,7 +139,7 @@ impl PoolWriter {
         let pool = &self.shared.pool;
         Ok(ChunkWriter {
             shared: self.shared.clone(),
-            sender: self.sender.clone().expect("the writer is running"),
+            sender: self.sender.clone(),
             codec: FrameCodec::new(pool.options().compression_level)?,
             lookup: pool.index().lookup()?,
             frames: [FrameBuilder::default(), FrameBuilder::default()],
@@ -143,11 +150,10 @@ impl PoolWriter {
     /// Seals the open packs and waits until everything stored so far is durable and in the index. All [`ChunkWriter`]s must have been
     /// flushed or finished before.
     pub fn flush(&self) -> Result<()> {
-        let sender = self.sender.as_ref().expect("the writer is running");
         for open in &self.shared.open {
             let taken = lock(open).take();
             if let Some(pack) = taken {
-                self.shared.hand_over(sender, pack)?;
+                self.shared.hand_over(&self.sender, pack)?;
             }
         }
         let mut waiting = lock(&self.shared.waiting);
@@ -162,11 +168,17 @@ impl PoolWriter {
     pub fn stored(&self) -> Stored {
         self.shared.stored()
     }
+
+    /// Returns the packs that this writer has put into the index so far.
+    pub fn made(&self) -> Vec<PackNo> {
+        lock(&self.shared.made).clone()
+    }
 }
 
 impl Drop for PoolWriter {
     fn drop(&mut self) {
-        self.sender = None;
+        // Told, not starved: a ChunkWriter that is still about would keep the channel open. If the thread is gone, so is the receiver.
+        let _ = self.sender.send(Handover::Stop);
         if let Some(committer) = self.committer.take() {
             // Its failure has been recorded; a panic there has already failed the run.
             let _ = committer.join();
@@ -202,9 +214,9 @@ impl Shared {
         self.failed.store(true, Ordering::Release);
     }
 
-    fn hand_over(&self, sender: &Sender<OpenPack>, pack: OpenPack) -> Result<()> {
+    fn hand_over(&self, sender: &Sender<Handover>, pack: OpenPack) -> Result<()> {
         *lock(&self.waiting) += 1;
-        if sender.send(pack).is_err() {
+        if sender.send(Handover::Pack(Box::new(pack))).is_err() {
             *lock(&self.waiting) -= 1;
             self.check()?;
             return Err(Error::WorkerPanicked { stage: "committing packs" });
@@ -224,7 +236,7 @@ impl Shared {
     }
 }
 
-fn commit_packs(shared: &Shared, receiver: &Receiver<OpenPack>) {
+fn commit_packs(shared: &Shared, receiver: &Receiver<Handover>) {
     // Counted down however the loop ends, so that flush never waits for ever.
     struct Settle<'a>(&'a Shared);
     impl Drop for Settle<'_> {
@@ -236,12 +248,12 @@ fn commit_packs(shared: &Shared, receiver: &Receiver<OpenPack>) {
             self.0.settled.notify_all();
         }
     }
-    for pack in receiver {
+    while let Ok(Handover::Pack(pack)) = receiver.recv() {
         let _settle = Settle(shared);
         if shared.failed.load(Ordering::Acquire) {
             continue;
         }
-        if let Err(error) = commit_pack(shared, pack) {
+        if let Err(error) = commit_pack(shared, *pack) {
             shared.fail(error);
         }
     }
@@ -255,7 +267,8 @@ fn commit_pack(shared: &Shared, pack: OpenPack) -> Result<()> {
     shared.pool.world().disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
     let toc = sealed.toc.clone();
     let length = sealed.length;
-    shared.pool.index().add_packs(&[(sealed, pack.directory)])?;
+    let made = shared.pool.index().add_packs(&[(sealed, pack.directory)])?;
+    lock(&shared.made).extend(made);
     shared.packs.fetch_add(1, Ordering::Relaxed);
     let overhead = length.saturating_sub(toc.stored_length());
     shared.stored_bytes.fetch_add(overhead, Ordering::Relaxed);
@@ -280,7 +293,7 @@ pub enum Put {
 #[derive(Debug)]
 pub struct ChunkWriter {
     shared: Arc<Shared>,
-    sender: Sender<OpenPack>,
+    sender: Sender<Handover>,
     codec: FrameCodec,
     lookup: IndexLookup,
     frames: [FrameBuilder; 2],
@@ -396,27 +409,52 @@ impl ChunkWriter {
     fn append_frame(&mut self, kind: PackKind) -> Result<()> {
         let frame = &mut self.frames[kind as usize - 1];
         let sealed = self.codec.seal(frame)?;
-        let length = sealed.stored.len() as u64;
-        let mut open = lock(&self.shared.open[kind as usize - 1]);
-        let mut pack = match open.take() {
-            Some(pack) => pack,
-            None => self.shared.create_pack(kind)?,
-        };
-        pack.writer.append(&sealed, frame.chunks())?;
-        let toc = pack.writer.toc();
-        let full = pack.writer.length() >= self.shared.pool.options().pack_length
-            || toc.frames().len() >= FRAMES_LIMIT
-            || toc.chunks().len() >= CHUNKS_LIMIT / 2;
-        self.shared.stored_bytes.fetch_add(length, Ordering::Relaxed);
+        append(&self.shared, &self.sender, kind, &sealed, frame.chunks())?;
         frame.clear();
-        if full {
-            drop(open);
-            self.shared.hand_over(&self.sender, pack)?;
-        } else {
-            *open = Some(pack);
-        }
         Ok(())
     }
+
+    /// Stores a whole frame of another pack as it is, without compressing it again, even though the pool has its chunks. The caller has decoded
+    /// `frame` and compared every chunk with its name.
+    pub fn put_frame(
+        &mut self,
+        kind: PackKind,
+        frame: &SealedFrame<'_>,
+        chunks: &[ChunkEntry],
+    ) -> Result<()> {
+        self.shared.check()?;
+        self.shared.chunks.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        self.shared.raw_bytes.fetch_add(u64::from(frame.entry.raw_length), Ordering::Relaxed);
+        append(&self.shared, &self.sender, kind, frame, chunks)
+            .inspect_err(|_| self.shared.failed.store(true, Ordering::Release))
+    }
+}
+
+fn append(
+    shared: &Shared,
+    sender: &Sender<Handover>,
+    kind: PackKind,
+    frame: &SealedFrame<'_>,
+    chunks: &[ChunkEntry],
+) -> Result<()> {
+    let mut open = lock(&shared.open[kind as usize - 1]);
+    let mut pack = match open.take() {
+        Some(pack) => pack,
+        None => shared.create_pack(kind)?,
+    };
+    pack.writer.append(frame, chunks)?;
+    let toc = pack.writer.toc();
+    let full = pack.writer.length() >= shared.pool.options().pack_length
+        || toc.frames().len() >= FRAMES_LIMIT
+        || toc.chunks().len() >= CHUNKS_LIMIT / 2;
+    shared.stored_bytes.fetch_add(frame.stored.len() as u64, Ordering::Relaxed);
+    if full {
+        drop(open);
+        shared.hand_over(sender, pack)?;
+    } else {
+        *open = Some(pack);
+    }
+    Ok(())
 }
 
 fn frame_of(kind: ChunkKind) -> (PackKind, usize) {

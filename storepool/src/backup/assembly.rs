@@ -38,12 +38,7 @@ struct Assembly {
 /// What became of an entry.
 pub(crate) enum Outcome {
     /// It is in the point: its name and canonical bytes.
-    Kept {
-        name: Box<[u8]>,
-        encoded: Box<[u8]>,
-        files: u64,
-        bytes: u64,
-    },
+    Kept { name: Box<[u8]>, encoded: Box<[u8]>, files: u64, bytes: u64 },
     /// It is not; a problem says why.
     LeftOut,
 }

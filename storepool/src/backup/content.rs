@@ -55,7 +55,8 @@ impl ContentReader {
         known: &[ChunkRef],
         writer: &mut ChunkWriter,
     ) -> std::result::Result<WindowRead, ReadError> {
-        let read_failed = |cause: std::io::Error| ReadError::Source(SourceError::io("read", &cause));
+        let read_failed =
+            |cause: std::io::Error| ReadError::Source(SourceError::io("read", &cause));
         let mut extents = Extents::default();
         let may_have_holes = stat.allocated < stat.size;
         if may_have_holes {

@@ -6,6 +6,8 @@
 
 mod assembly;
 mod content;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::sync::Arc;

@@ -540,7 +540,9 @@ impl<'r, 'a> Worker<'r, 'a> {
                 for list in lists {
                     match read_list(&self.base, *list) {
                         Ok(extents) => {
-                            if !self.writer.has(list.id)? || !self.chunks_are_there(&extents.chunks)? {
+                            if !self.writer.has(list.id)?
+                                || !self.chunks_are_there(&extents.chunks)?
+                            {
                                 return Ok(false);
                             }
                         }
@@ -610,9 +612,11 @@ impl<'r, 'a> Worker<'r, 'a> {
                     // Shorter than it was: look again, unless it happens over and over.
                     match file.stat() {
                         Ok(after)
-                            if error.kind == ProblemKind::Changed && attempt.number < READS_MOST =>
+                            if error.kind == ProblemKind::Changed
+                                && attempt.number < READS_MOST =>
                         {
-                            attempt = Attempt { stat: after, number: attempt.number + 1, before: None };
+                            attempt =
+                                Attempt { stat: after, number: attempt.number + 1, before: None };
                             continue;
                         }
                         _ => return self.leave_out(directory, job.ordinal, &error),
@@ -708,7 +712,9 @@ impl<'r, 'a> Worker<'r, 'a> {
             let known = match large.base.as_deref() {
                 Some(Content::Listed(lists)) => {
                     // The same window of the base, if its windows were as long.
-                    let list = lists.get(window).filter(|list| list.span == end - start || list.span == length);
+                    let list = lists
+                        .get(window)
+                        .filter(|list| list.span == end - start || list.span == length);
                     self.known_of_list(list)
                 }
                 _ => Vec::new(),
@@ -959,7 +965,9 @@ impl<'r, 'a> Worker<'r, 'a> {
     fn work_done(&mut self, items: u64, bytes: u64) {
         self.tally.unreported_items += items;
         self.tally.unreported_bytes += bytes;
-        if self.tally.unreported_items >= REPORT_ITEMS || self.tally.unreported_bytes >= REPORT_BYTES {
+        if self.tally.unreported_items >= REPORT_ITEMS
+            || self.tally.unreported_bytes >= REPORT_BYTES
+        {
             self.report_work();
         }
     }
