@@ -3,6 +3,7 @@
 //! A row of `chunk` is a hint: 8 bytes of the id and a place. Whoever follows it compares the full id with the pack's table of contents
 //! ([`crate::pool::Pool::find`]), so a wrong row costs time, never a chunk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -83,6 +84,47 @@ impl PackRow {
     }
 }
 
+/// The rows of a pack's chunks, added up: equal sums mean equal rows, short of a forged index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowSum {
+    /// Number of rows.
+    pub rows: u64,
+    // Sum of a mixture of each row's two numbers, so the order does not matter.
+    digest: u64,
+}
+
+impl RowSum {
+    /// Returns the sum that the rows of pack `no` should have.
+    pub fn of(no: PackNo, toc: &Toc) -> Self {
+        let mut sum = Self::default();
+        for (chunk, ordinal) in toc.chunks().iter().zip(0u32..) {
+            sum.add(chunk.id.prefix(), Place { pack: no, ordinal }.to_row());
+        }
+        sum
+    }
+
+    fn add(&mut self, prefix: i64, place: i64) {
+        // The finalizer of SplitMix64: every bit of both numbers reaches every bit of the digest.
+        let mut mixed =
+            (prefix as u64).rotate_left(32) ^ (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        self.digest = self.digest.wrapping_add(mixed ^ (mixed >> 31));
+        self.rows += 1;
+    }
+}
+
+/// What the index says, as one consistent picture.
+#[derive(Clone, Debug, Default)]
+pub struct IndexSurvey {
+    /// The packs.
+    pub packs: Vec<PackRow>,
+    /// The rows of each pack, added up.
+    pub sums: HashMap<PackNo, RowSum>,
+    /// Rows of packs that are not there any more: harmless.
+    pub stale_rows: u64,
+}
+
 /// A session as recorded in the index; whether it is alive, its lock file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {
@@ -128,11 +170,7 @@ impl Index {
 
     /// Returns all packs.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
-        self.database.read(|tx| {
-            tx.prepare(&format!("SELECT {PACK_COLUMNS} FROM pack ORDER BY no"))?
-                .query_map([], pack_row)?
-                .collect()
-        })
+        self.database.read(pack_rows)
     }
 
     /// Returns one pack.
@@ -291,6 +329,29 @@ impl Index {
     /// Records that every point is whole.
     pub fn clear_suspicion(&self) -> Result<()> {
         self.database.write(|tx| tx.execute("DELETE FROM suspicion", []).map(|_| ()))
+    }
+
+    /// Reads the whole index and adds up the rows of each pack.
+    pub fn survey(&self) -> Result<IndexSurvey> {
+        let connection = self.database.reader()?;
+        connection.query(|connection| {
+            // One transaction: a pack and its rows come and go together.
+            let tx = connection.unchecked_transaction()?;
+            let packs = pack_rows(&tx)?;
+            let mut sums: HashMap<_, _> =
+                packs.iter().map(|row| (row.no, RowSum::default())).collect();
+            let mut stale_rows = 0;
+            let mut select = tx.prepare("SELECT prefix, place FROM chunk")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let place: i64 = row.get(1)?;
+                match sums.get_mut(&Place::from_row(place).pack) {
+                    Some(sum) => sum.add(row.get(0)?, place),
+                    None => stale_rows += 1,
+                }
+            }
+            Ok(IndexSurvey { packs, sums, stale_rows })
+        })
     }
 
     /// Returns how many chunk rows there are. Reads the whole table.
@@ -464,6 +525,12 @@ fn newest_session(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
     tx.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'session'", [], |row| row.get(0))
         .optional()
         .map(|newest| newest.unwrap_or(0))
+}
+
+fn pack_rows(tx: &Transaction<'_>) -> rusqlite::Result<Vec<PackRow>> {
+    tx.prepare(&format!("SELECT {PACK_COLUMNS} FROM pack ORDER BY no"))?
+        .query_map([], pack_row)?
+        .collect()
 }
 
 fn pack_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PackRow> {

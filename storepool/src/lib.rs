@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod catalog;
+pub mod check;
 pub mod chunker;
 pub mod chunks;
 pub mod clock;
@@ -11,22 +12,28 @@ pub mod disk;
 pub mod entropy;
 pub mod entry;
 pub mod error;
+pub mod filetree;
 pub mod id;
 pub mod index;
-pub mod filetree;
+mod locator;
 pub mod lock;
 pub mod manifest;
 pub mod marker;
+pub mod marks;
 pub mod monitor;
 pub mod pack;
 pub mod point;
 pub mod pool;
+pub mod prune;
+pub mod reach;
 mod reconcile;
 pub mod restore;
 pub mod source;
 pub mod space;
 pub mod sqlite;
 pub mod target;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 pub mod wire;
 pub mod writer;

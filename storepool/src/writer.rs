@@ -432,7 +432,7 @@ impl ChunkWriter {
 
 fn append(
     shared: &Shared,
-    sender: &Sender<Handover>,
+    sender: &Sender<OpenPack>,
     kind: PackKind,
     frame: &SealedFrame<'_>,
     chunks: &[ChunkEntry],

@@ -1,0 +1,135 @@
+//! Finding many chunks at once: the index is read in its own order, tables of contents in theirs.
+//!
+//! One chunk at a time ([`Pool::find`]) costs a search of the index and a jump to another table for each; a walk over whole points asks for
+//! hundreds of thousands. Here a batch is sorted the way the index is, answered by searches or by one pass over the table, whichever reads less,
+//! and then confirmed pack by pack.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind};
+use crate::index::{IndexLookup, PackNo, Place};
+use crate::pack::frame::FrameCodec;
+use crate::pool::Pool;
+use crate::tree::ChunkRef;
+
+/// Finds the places of chunks in a pool; belongs to one thread.
+#[derive(Debug)]
+pub(crate) struct Locator<'a> {
+    pool: &'a Pool,
+    lookup: IndexLookup,
+    leaving: HashSet<PackNo>,
+    unreadable: HashSet<PackNo>,
+}
+
+// How good a place is; the least is chosen, then the lowest place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Sealed,
+    Leaving,
+    Condemned,
+}
+
+impl<'a> Locator<'a> {
+    /// Creates a locator over the packs whose directories are there.
+    pub(crate) fn new(pool: &'a Pool) -> Result<Self> {
+        Ok(Self {
+            pool,
+            lookup: pool.index().lookup()?,
+            leaving: HashSet::new(),
+            unreadable: HashSet::new(),
+        })
+    }
+
+    /// Prefers any other sealed pack to `packs` from now on: their chunks have been copied.
+    pub(crate) fn leave(&mut self, packs: impl IntoIterator<Item = PackNo>) {
+        self.leaving.extend(packs);
+    }
+
+    /// Takes `packs` for as good as others again.
+    pub(crate) fn stay(&mut self, packs: &[PackNo]) {
+        for no in packs {
+            self.leaving.remove(no);
+        }
+    }
+
+    /// Returns the packs met whose table of contents could not be used.
+    pub(crate) fn unreadable(&self) -> &HashSet<PackNo> {
+        &self.unreadable
+    }
+
+    /// Sorts `wanted`, drops what is twice in it, and returns for each chunk that is left the place that a table of contents confirms. Of several places the
+    /// best is taken: sealed before condemned, then the lowest. A chunk of another length is not found; length 0 fits any.
+    pub(crate) fn locate(&mut self, wanted: &mut Vec<ChunkRef>) -> Result<Vec<Option<Place>>> {
+        wanted.sort_unstable_by_key(|chunk| (chunk.id.prefix(), chunk.id, chunk.length));
+        wanted.dedup();
+        let prefixes: Vec<_> = wanted.iter().map(|chunk| chunk.id.prefix()).collect();
+        let mut candidates = Vec::with_capacity(wanted.len());
+        let rows = self.pool.known_chunks();
+        self.lookup.candidates_of_all(&prefixes, rows, &mut candidates)?;
+        drop(prefixes);
+        candidates.sort_unstable();
+        let mut best: Vec<Option<(Standing, Place)>> = vec![None; wanted.len()];
+        for group in candidates.chunk_by(|one, other| one.0.pack == other.0.pack) {
+            self.confirm(wanted, group, &mut best)?;
+        }
+        Ok(best.into_iter().map(|best| best.map(|(_, place)| place)).collect())
+    }
+
+    /// Reads one chunk from any copy of it.
+    pub(crate) fn read(&self, id: ChunkId, kind: ChunkKind) -> Result<Vec<u8>> {
+        let mut codec = FrameCodec::new(self.pool.options().compression_level)?;
+        let mut stored = Vec::new();
+        let mut tried = Vec::new();
+        while let Some(found) = self.pool.find(&self.lookup, &id, |row| !tried.contains(&row.no))? {
+            tried.push(found.place.pack);
+            let start = found.slot.offset as usize;
+            if let Ok(frame) = found.pack.read_frame(found.slot.frame, &mut stored, &mut codec) {
+                let chunk = &frame[start..start + found.slot.length as usize];
+                if ChunkId::of(kind, chunk) == id {
+                    return Ok(chunk.to_vec());
+                }
+            }
+        }
+        Err(Error::ChunkMissing { chunk: id })
+    }
+
+    fn confirm(
+        &mut self,
+        wanted: &[ChunkRef],
+        candidates: &[(Place, u32)],
+        best: &mut [Option<(Standing, Place)>],
+    ) -> Result<()> {
+        let no = candidates[0].0.pack;
+        let Some(row) = self.pool.pack_row(no)? else { return Ok(()) };
+        if self.pool.directory_path(row.directory).is_none() || self.unreadable.contains(&no) {
+            return Ok(());
+        }
+        let pack = match self.pool.open_pack(&row) {
+            Ok(pack) => pack,
+            Err(error) if error.is_damage() => {
+                tracing::warn!(pack = %row.id, %error, "passed over a pack");
+                self.unreadable.insert(no);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let standing = match row.condemned_after {
+            Some(_) => Standing::Condemned,
+            None if self.leaving.contains(&no) => Standing::Leaving,
+            None => Standing::Sealed,
+        };
+        let chunks = pack.toc().chunks();
+        for (place, index) in candidates {
+            let chunk = &wanted[*index as usize];
+            let confirmed = chunks.get(place.ordinal as usize).is_some_and(|entry| {
+                entry.id == chunk.id && (chunk.length == 0 || entry.length == chunk.length)
+            });
+            let best = &mut best[*index as usize];
+            if confirmed && best.is_none_or(|best| (standing, *place) < best) {
+                *best = Some((standing, *place));
+            }
+        }
+        Ok(())
+    }
+}

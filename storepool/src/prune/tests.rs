@@ -1,0 +1,238 @@
+//! What prune promises, on small real pools.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::check::{CheckOptions, check};
+use crate::monitor::SilentMonitor;
+use crate::pool::World;
+use crate::testing::fixture::{
+    Files, HandBackup, create_pool, files, make_point, open_pool, pack_files, read_point,
+};
+
+const ALL: PruneOptions =
+    PruneOptions { dry_run: false, max_unused_percent: 0.0, repack_all: true };
+
+fn sound(pool: &Arc<Pool>) {
+    let report = check(pool, &CheckOptions { read_data: Some(100.0) }, &SilentMonitor).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+#[test]
+fn what_the_remaining_points_need_stays_and_the_rest_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let common = files("common", 20, 1500);
+    let mut first = files("first", 20, 1500);
+    first.extend(common.clone());
+    let mut second = files("second", 20, 1500);
+    second.extend(common);
+    let forgotten = make_point(&pool, &first).unwrap();
+    let kept = make_point(&pool, &second).unwrap();
+    let before: u64 = pool.index().packs().unwrap().iter().map(|row| row.length).sum();
+
+    pool.forget(&[forgotten]).unwrap();
+    let plan = prune(&pool, &PruneOptions { dry_run: true, ..ALL }, &SilentMonitor).unwrap();
+    let report = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!(read_point(&pool, kept).unwrap(), second);
+    let after: u64 = pool.index().packs().unwrap().iter().map(|row| row.length).sum();
+    assert_eq!(before as i64 - after as i64, report.bytes_freed, "{report:?}");
+    assert!(report.bytes_freed > 20 * 1500, "{report:?}");
+    assert_eq!(report.chunks_removed, 20 + 3, "20 files, two trees and a manifest");
+    assert_eq!(plan.chunks_removed, report.chunks_removed);
+    assert_eq!(report.packs_waiting, 0);
+    assert_eq!(pack_files(&paths).len(), pool.index().packs().unwrap().len());
+    sound(&pool);
+    let again = prune(&pool, &ALL, &SilentMonitor).unwrap();
+    assert_eq!((again.packs_deleted, again.packs_repacked, again.bytes_freed), (0, 0, 0));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let point = make_point(&pool, &files("a", 30, 1500)).unwrap();
+    pool.forget(&[point]).unwrap();
+    let before = (pack_files(&paths), pool.index().packs().unwrap());
+
+    let report = prune(&pool, &PruneOptions { dry_run: true, ..ALL }, &SilentMonitor).unwrap();
+
+    assert!(report.dry_run && report.packs_deleted > 0, "{report:?}");
+    assert_eq!((pack_files(&paths), pool.index().packs().unwrap()), before);
+}
+
+#[test]
+fn a_pack_waits_for_the_session_that_began_before_it_was_condemned() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let content = files("a", 30, 1500);
+    let point = make_point(&pool, &content).unwrap();
+    let reading = pool.begin_session().unwrap();
+    pool.forget(&[point]).unwrap();
+
+    let first = prune(&pool, &ALL, &SilentMonitor).unwrap();
+    let later = pool.begin_session().unwrap();
+    drop(reading);
+    let second = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!((first.packs_deleted, first.bytes_freed), (0, 0));
+    assert!(first.packs_waiting > 0);
+    assert_eq!(second.packs_deleted, first.packs_waiting, "a later session needs none of it");
+    drop(later);
+}
+
+#[test]
+fn a_backup_that_met_a_chunk_before_it_was_condemned_keeps_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let content = files("a", 30, 1500);
+    let point = make_point(&pool, &content).unwrap();
+    let session = pool.begin_session().unwrap();
+    let mut backup = HandBackup::begin(&session).unwrap();
+    pool.forget(&[point]).unwrap();
+    let root = backup.store(&content).unwrap();
+
+    let during = prune(&pool, &ALL, &SilentMonitor).unwrap();
+    let new = backup.commit(&root).unwrap();
+    drop(session);
+    let after = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert!(during.packs_waiting > 0 && during.packs_deleted == 0, "{during:?}");
+    assert_eq!(after.packs_waiting, 0);
+    assert_eq!(read_point(&pool, new).unwrap(), content);
+    sound(&pool);
+}
+
+#[test]
+fn a_point_whose_backup_died_before_the_catalog_keeps_what_it_relied_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let content = files("a", 30, 1500);
+    let point = make_point(&pool, &content).unwrap();
+    pool.forget(&[point]).unwrap();
+    let session = pool.begin_session().unwrap();
+    let mut backup = HandBackup::begin(&session).unwrap();
+    let root = backup.store(&content).unwrap();
+    let during = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    let (new, _) = backup.write_point(&root).unwrap();
+    drop(backup);
+    drop(session);
+    let after = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert!(during.packs_waiting > 0);
+    assert_eq!(after.packs_waiting, 0);
+    drop(pool);
+    let pool = open_pool(&paths, World::system()).unwrap();
+    assert_eq!(read_point(&pool, new).unwrap(), content);
+    sound(&pool);
+}
+
+#[test]
+fn packs_of_a_backup_that_has_not_committed_are_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let content = files("a", 30, 1500);
+    let session = pool.begin_session().unwrap();
+    let mut backup = HandBackup::begin(&session).unwrap();
+    let root = backup.store(&content).unwrap();
+    backup.flush().unwrap();
+
+    let report = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!((report.packs_deleted, report.packs_waiting), (0, 0));
+    assert!(pool.index().packs().unwrap().iter().all(|row| row.condemned_after.is_none()));
+    let point = backup.commit(&root).unwrap();
+    assert_eq!(read_point(&pool, point).unwrap(), content);
+}
+
+#[test]
+fn the_base_of_a_live_session_stays_although_it_was_forgotten() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let content = files("a", 30, 1500);
+    let base = make_point(&pool, &content).unwrap();
+    let session = pool.begin_session().unwrap();
+    assert!(session.rely_on(base).unwrap());
+    let root = pool.manifest(base).unwrap().root_entry.node;
+    pool.forget(&[base]).unwrap();
+    let before = pack_files(&paths);
+
+    let report = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!((report.packs_deleted, report.packs_waiting), (0, 0), "{report:?}");
+    assert_eq!(pack_files(&paths), before);
+    let point = HandBackup::begin(&session).unwrap().commit(&root).unwrap();
+    drop(session);
+    prune(&pool, &ALL, &SilentMonitor).unwrap();
+    assert_eq!(read_point(&pool, point).unwrap(), content);
+}
+
+#[test]
+fn nothing_is_deleted_while_a_tree_cannot_be_read() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let forgotten = make_point(&pool, &files("a", 30, 1500)).unwrap();
+    make_point(&pool, &files("b", 30, 1500)).unwrap();
+    pool.forget(&[forgotten]).unwrap();
+    let rows = pool.index().packs().unwrap();
+    let trees = rows.iter().rfind(|row| row.kind == crate::pack::PackKind::Metadata).unwrap();
+    let path = pool.pack_file(trees).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let before = pack_files(&paths);
+
+    let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
+
+    assert!(error.is_damage(), "{error}");
+    assert_eq!(pack_files(&paths), before);
+    assert!(pool.index().packs().unwrap().iter().all(|row| row.condemned_after.is_none()));
+}
+
+#[test]
+fn a_second_prune_is_told_who_is_busy() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let _held = pool.locks().take(PRUNE_LOCK, LockMode::Exclusive).unwrap();
+
+    let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
+
+    assert!(matches!(error, Error::Busy { holder } if holder == "a test"));
+}
+
+#[test]
+fn a_pool_that_is_not_whole_is_not_pruned() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 2, World::system());
+    make_point(&pool, &files("a", 30, 1500)).unwrap();
+    drop(pool);
+    std::fs::rename(&paths[1], home.path().join("away")).unwrap();
+    let pool = open_pool(&paths, World::system()).unwrap();
+
+    let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
+
+    assert!(matches!(error, Error::DirectoryMissing { path } if path == paths[1]));
+}
+
+#[test]
+fn many_backups_leave_few_packs_after_prune() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let mut content = Files::new();
+    let mut points = BTreeSet::new();
+    for run in 0..40 {
+        content.extend(files(&format!("run{run}"), 1, 100));
+        points.insert(make_point(&pool, &content).unwrap());
+    }
+    let before = pack_files(&paths).len();
+
+    let report = prune(&pool, &PruneOptions::default(), &SilentMonitor).unwrap();
+
+    assert!(before >= 80 && pack_files(&paths).len() < 16, "{before} packs before");
+    assert_eq!(report.chunks_removed, 0);
+    let newest = pool.points().unwrap().iter().max_by_key(|point| point.started).unwrap().id;
+    assert_eq!(read_point(&pool, newest).unwrap(), content);
+    sound(&pool);
+}

@@ -1,0 +1,3 @@
+//! Doubles and fixtures for the tests of this crate. A double is stricter than reality.
+
+pub(crate) mod fixture;
