@@ -432,7 +432,7 @@ impl ChunkWriter {
 
 fn append(
     shared: &Shared,
-    sender: &Sender<OpenPack>,
+    sender: &Sender<Handover>,
     kind: PackKind,
     frame: &SealedFrame<'_>,
     chunks: &[ChunkEntry],
