@@ -12,7 +12,7 @@ mod fields;
 mod file;
 pub mod key_file;
 pub mod pack;
-mod plain;
+pub mod plain;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -46,7 +46,6 @@ use crate::vault::plain::{Descriptor, Server};
 use crate::vault::snapshot::Snapshot;
 
 pub use crate::vault::fields::Ordinals;
-pub use crate::vault::plain::{Descriptor as VaultDescriptor, Server as RegisteredServer};
 
 /// How long new credentials can be used to register, unless the owner says otherwise.
 pub const REGISTRATION_PERIOD: Duration = Duration::from_secs(10 * 24 * 3600);

@@ -20,8 +20,10 @@ pub enum Fault {
     LoseReply,
     /// A put or delete answers with a timeout and is carried out just before the next call. Other calls time out.
     LandLate,
-    /// A read returns so many bytes too few, without saying so.
+    /// A read returns so many bytes too few, or a put keeps so many too few, without saying so.
     CutBody(usize),
+    /// A put or delete answers that it was done, and was not. Other calls pass.
+    Pretend,
     /// A list does not show the last so many objects that were put through this store.
     StaleList(usize),
 }
@@ -98,7 +100,7 @@ fn disturb<T>(
     cut: impl FnOnce(T, usize) -> T,
 ) -> Result<T, StoreError> {
     match fault {
-        None | Some(Fault::StaleList(_)) => answer,
+        None | Some(Fault::StaleList(_) | Fault::Pretend) => answer,
         Some(Fault::CutBody(missing)) => answer.map(|body| cut(body, missing)),
         Some(Fault::Refuse(fault)) => refused(action, object, fault),
         Some(Fault::LoseReply | Fault::LandLate) => refused(action, object, StoreFault::Timeout),
@@ -128,7 +130,11 @@ impl ObjectStore for FaultyStore {
                 drop(self.inner.put_new(name, body).await);
                 refused("create", name.as_str(), StoreFault::Timeout)
             }
-            None | Some(Fault::CutBody(_) | Fault::StaleList(_)) => {
+            Some(Fault::Pretend) => Ok(PutReceipt { server_time: None }),
+            Some(Fault::CutBody(missing)) => {
+                self.inner.put_new(name, body.slice(..body.len().saturating_sub(missing))).await
+            }
+            None | Some(Fault::StaleList(_)) => {
                 let receipt = self.inner.put_new(name, body).await?;
                 self.state().recent.push(name.clone());
                 Ok(receipt)
@@ -177,6 +183,7 @@ impl ObjectStore for FaultyStore {
                 drop(self.inner.delete(name).await);
                 refused("delete", name.as_str(), StoreFault::Timeout)
             }
+            Some(Fault::Pretend) => Ok(()),
             None | Some(Fault::CutBody(_) | Fault::StaleList(_)) => self.inner.delete(name).await,
         }
     }

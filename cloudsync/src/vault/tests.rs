@@ -340,7 +340,7 @@ async fn whatever_call_fails_a_commit_is_either_there_or_not_and_never_half() {
         Fault::Refuse(StoreFault::PermissionDenied),
         Fault::LoseReply,
         Fault::LandLate,
-        Fault::CutBody(1),
+        Fault::Pretend,
         Fault::StaleList(1),
     ];
     for fault in kinds {
@@ -376,6 +376,29 @@ async fn whatever_call_fails_a_commit_is_either_there_or_not_and_never_half() {
             assert_eq!(next.points().len(), 1 + usize::from(there));
             own.anchor.save(realm.keys()).expect("as it was");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_the_store_did_not_keep_whole_is_not_acknowledged() {
+    let world = World::new();
+    let (_, credentials, own) = world.registered().await;
+    let around = world.around();
+    for fault in [Fault::Pretend, Fault::CutBody(1), Fault::CutBody(1000), Fault::CutBody(5000)] {
+        // Call 0 opened the vault.
+        let memory = Arc::new(world.memory.copy());
+        let careless = Arc::new(FaultyStore::new(memory, [(1, fault)]));
+        let realm = world.through(careless, &credentials, &own).await;
+        let mut anchor = own.anchor.clone();
+
+        let outcome =
+            realm.append(&own.snapshot, draft(&own.snapshot, 1), &mut anchor, &around).await;
+
+        assert!(
+            matches!(outcome, Err(Error::CommitUnknown { .. } | Error::Damaged { .. })),
+            "{fault:?}: {outcome:?}"
+        );
+        assert_eq!(anchor.generation(), Generation(1));
     }
 }
 
