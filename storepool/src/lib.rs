@@ -26,7 +26,6 @@ pub mod point;
 pub mod pool;
 pub mod prune;
 pub mod reach;
-mod reconcile;
 pub mod restore;
 pub mod source;
 pub mod space;

@@ -1,7 +1,9 @@
 //! The pool: its directories, index, catalog and locks, opened together.
 //!
 //! A pool is opened once per process and shared by its threads. Opening reconciles the index with what is on disk
-//! ([`crate::reconcile`]), so no command has to be run after a crash.
+//! ([`reconcile`]), so no command has to be run after a crash.
+
+pub(crate) mod reconcile;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,8 @@ use crate::sqlite::Database;
 const TOC_CACHE_BYTES: usize = 24 << 20;
 /// Pack files kept open.
 const OPEN_PACKS_MOST: usize = 128;
+/// The lock that every open pool holds.
+const POOL_LOCK: &str = "pool";
 /// The index, in the first directory that is present.
 const DATABASE_NAME: &str = "pool.db";
 
@@ -113,6 +117,21 @@ impl std::fmt::Debug for Pool {
     }
 }
 
+/// What to do with the index that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OldIndex {
+    /// It is used if it is sound.
+    Use,
+    /// It is removed and made anew.
+    Remove,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    Shared,
+    Alone(OldIndex),
+}
+
 /// A chunk found in a pack whose table of contents confirms it.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -160,6 +179,28 @@ impl Pool {
     /// # Errors
     /// [`Error::NoPool`], [`Error::ForeignDirectory`], [`Error::Busy`] if another process rebuilds the index.
     pub fn open(paths: &[PathBuf], options: PoolOptions, world: World) -> Result<Self> {
+        Self::open_as(paths, options, world, Opening::Shared)
+    }
+
+    /// Opens the pool as [`Pool::open`] does, keeping every other process out until it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the pool is open anywhere else.
+    pub(crate) fn open_alone(
+        paths: &[PathBuf],
+        options: PoolOptions,
+        world: World,
+        index: OldIndex,
+    ) -> Result<Self> {
+        Self::open_as(paths, options, world, Opening::Alone(index))
+    }
+
+    fn open_as(
+        paths: &[PathBuf],
+        options: PoolOptions,
+        world: World,
+        opening: Opening,
+    ) -> Result<Self> {
         let mut markers = BTreeMap::new();
         let mut missing_paths = Vec::new();
         for path in paths {
@@ -187,7 +228,10 @@ impl Pool {
             prepare_directory(&*world.disk, path)?;
         }
         let locks = Locks::new(primary.join("locks"), options.holder.clone());
-        let (lock, database, rebuilt) = open_index(&locks, &primary)?;
+        let (lock, database, rebuilt) = match opening {
+            Opening::Shared => open_index(&locks, &primary)?,
+            Opening::Alone(index) => open_index_alone(&locks, &primary, index)?,
+        };
         let index = Index::new(database.clone());
         let directories = number_directories(&index, &markers)?;
         let pool = Self {
@@ -205,15 +249,30 @@ impl Pool {
             rebuilt,
             _lock: lock,
         };
-        crate::reconcile::reconcile(&pool)?;
+        reconcile::reconcile(&pool)?;
         if rebuilt && !pool.points()?.is_empty() {
             // Packs that were lost together with the index are not missed by anybody.
             pool.index.suspect("the index was made anew")?;
         }
         pool.refresh_packs()?;
-        // Only now may others join: they rely on a reconciled index.
-        pool._lock.share()?;
+        if opening == Opening::Shared {
+            // Only now may others join: they rely on a reconciled index.
+            pool._lock.share()?;
+        }
         Ok(pool)
+    }
+
+    /// Keeps out processes that opened this pool while the directory of its index was missing: they lock in another directory, and
+    /// neither would see the other's sessions.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] naming such a process.
+    pub(crate) fn lock_elsewhere(&self) -> Result<Vec<HeldLock>> {
+        self.present_paths()
+            .map(|path| Locks::new(path.join("locks"), self.options.holder.clone()))
+            .filter(|locks| locks.directory() != self.locks.directory())
+            .map(|locks| locks.take(POOL_LOCK, LockMode::Exclusive))
+            .collect()
     }
 
     /// Returns the pool's id.
@@ -612,7 +671,7 @@ fn open_index(locks: &Locks, primary: &Path) -> Result<(HeldLock, Arc<Database>,
     let path = primary.join(DATABASE_NAME);
     let exists = path.try_exists().map_err(Error::io("look for", &path))?;
     if exists {
-        match locks.take("pool", LockMode::Shared) {
+        match locks.take(POOL_LOCK, LockMode::Shared) {
             Ok(lock) => match open_sound(&path) {
                 Ok(database) => return Ok((lock, database, false)),
                 Err(Error::Index { corrupt: true, detail, .. }) => {
@@ -623,12 +682,31 @@ fn open_index(locks: &Locks, primary: &Path) -> Result<(HeldLock, Arc<Database>,
             Err(error) => return Err(error),
         }
     }
-    let lock = locks.take("pool", LockMode::Exclusive)?;
+    let lock = locks.take(POOL_LOCK, LockMode::Exclusive)?;
     // Another process may have mended it between the two locks.
     match open_sound(&path) {
         Ok(database) => return Ok((lock, database, !exists)),
         Err(Error::Index { corrupt: true, .. }) => {}
         Err(error) => return Err(error),
+    }
+    remove_index(&path)?;
+    Ok((lock, open_sound(&path)?, true))
+}
+
+fn open_index_alone(
+    locks: &Locks,
+    primary: &Path,
+    index: OldIndex,
+) -> Result<(HeldLock, Arc<Database>, bool)> {
+    let path = primary.join(DATABASE_NAME);
+    let lock = locks.take(POOL_LOCK, LockMode::Exclusive)?;
+    let exists = path.try_exists().map_err(Error::io("look for", &path))?;
+    if index == OldIndex::Use {
+        match open_sound(&path) {
+            Ok(database) => return Ok((lock, database, !exists)),
+            Err(Error::Index { corrupt: true, .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     remove_index(&path)?;
     Ok((lock, open_sound(&path)?, true))

@@ -7,7 +7,7 @@ use crate::index::{PackRow, RowSum};
 use crate::marker::{MARKER_NAME, Marker};
 use crate::monitor::{Event, Monitor};
 use crate::pool::Pool;
-use crate::reconcile::list_packs;
+use crate::pool::reconcile::list_packs;
 
 /// Checks that every directory is there and its marker names all of them.
 pub(super) fn check_directories(pool: &Pool, report: &mut CheckReport) -> Result<()> {
