@@ -6,6 +6,7 @@ mod assembly;
 mod cli;
 mod config;
 mod console;
+mod contents;
 mod error;
 mod nearest;
 mod place;

@@ -14,6 +14,7 @@
 pub mod crypto;
 pub mod error;
 pub mod layout;
+pub mod retention;
 pub mod store;
 pub mod testing;
 pub mod vault;

@@ -2,8 +2,17 @@
 
 mod arguments;
 mod backup;
+mod diff;
+mod dump;
+mod entry;
+mod find;
+mod forget;
 mod init;
+mod ls;
+mod pin;
 mod points;
+mod restore;
+mod tag;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +83,14 @@ enum Command {
     Backup(backup::Backup),
     #[command(alias = "snapshots")]
     Points(points::Points),
+    Ls(ls::Ls),
+    Find(find::Find),
+    Diff(diff::Diff),
+    Dump(dump::Dump),
+    Restore(restore::Restore),
+    Forget(forget::Forget),
+    Tag(tag::Tag),
+    Pin(pin::Pin),
 }
 
 /// Runs the program.
@@ -111,6 +128,14 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Init(args) => args.run(&assembly("init")),
         Command::Backup(args) => args.run(&assembly("backup")),
         Command::Points(args) => args.run(&assembly("points")),
+        Command::Ls(args) => args.run(&assembly("ls")),
+        Command::Find(args) => args.run(&assembly("find")),
+        Command::Diff(args) => args.run(&assembly("diff")),
+        Command::Dump(args) => args.run(&assembly("dump")),
+        Command::Restore(args) => args.run(&assembly("restore")),
+        Command::Forget(args) => args.run(&assembly("forget")),
+        Command::Tag(args) => args.run(&assembly("tag")),
+        Command::Pin(args) => args.run(&assembly("pin")),
     }
 }
 

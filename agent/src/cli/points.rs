@@ -5,7 +5,6 @@ use serde::Serialize;
 use storepool::catalog::{Pin, Point, choose};
 use storepool::manifest::Manifest;
 
-use super::arguments;
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::table::{Align, Table};
@@ -54,10 +53,6 @@ impl Filter {
         };
         (self.host.is_empty() || self.host.contains(&point.host))
             && (self.tag.is_empty() || self.tag.iter().any(has_all))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.host.is_empty() && self.tag.is_empty()
     }
 }
 

@@ -133,6 +133,18 @@ fn advise_pool(error: &storepool::Error) -> (u8, Option<String>) {
             FAILED,
             hint("is the disk mounted? Run \"keepwell check\" to list the affected points"),
         ),
+        Pool::TargetFull { .. } => (
+            NO_SPACE,
+            hint(
+                "make room and run the same command again with --in-place: what is there already is not written again",
+            ),
+        ),
+        Pool::Target { .. } => (
+            FAILED,
+            hint(
+                "choose an empty folder, or say with --conflict skip, overwrite or newer what happens to what is there",
+            ),
+        ),
         Pool::NewerFormat { .. } => {
             (FAILED, hint("use the newer version of Keepwell that wrote it"))
         }

@@ -427,7 +427,9 @@ mod tests {
             let line = status().line("files", Some(columns));
             assert!(line.width() < columns, "{columns}: {line}");
         }
-        assert!(status().line("files", Some(130)).ends_with("…h-a-long-name/README"));
+        let line = status().line("files", Some(130));
+        assert_eq!(line.width(), 129);
+        assert!(line.contains("left  …") && line.ends_with("long-name/README"), "{line}");
     }
 
     #[test]

@@ -1,0 +1,274 @@
+//! `keepwell restore`: a point, or a part of it, back into a folder.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use serde::Serialize;
+use storepool::chunks::{ChunkSource, PoolChunks};
+use storepool::entry::EntryPath;
+use storepool::manifest::Manifest;
+use storepool::restore::{Conflict, RestoreOptions, RestoreReport, find_path, restore};
+use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
+
+use crate::assembly::Assembly;
+use crate::console::units::{count, counted, duration, size};
+use crate::contents::locate;
+use crate::error::{Attempt, Error, Outcome};
+use crate::selection::select;
+
+/// Get files back
+///
+/// The content of the point, or of the folder named after it, goes directly below DIR; a single file becomes DIR/NAME. Every byte is verified. What is
+/// in DIR already is never touched unless --conflict or --in-place says so.
+#[derive(Args, Debug)]
+#[command(
+    group = ArgGroup::new("place").args(["to", "in_place"]).multiple(true).required(true),
+    after_help = "\
+Examples:
+  keepwell restore latest --to /tmp/back
+  keepwell restore latest:etc/nginx --to /etc/nginx --conflict overwrite
+  keepwell restore 7f3a9c12 --in-place -n             what would change at the original place
+  keepwell restore latest --in-place --delete         exactly as it was"
+)]
+pub(super) struct Restore {
+    /// Which point, and which part of it
+    #[arg(value_name = "POINT[:PATH]")]
+    point: String,
+    /// The folder to restore into; made if it is not there
+    #[arg(long, short, visible_alias = "target", value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Restore to the original place (or bring DIR up to date), writing only what differs
+    #[arg(long)]
+    in_place: bool,
+    /// What happens where something is already
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "fail")]
+    conflict: ConflictWord,
+    /// Only what this pattern matches, as in .gitignore
+    #[arg(long, short, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Not what this pattern matches
+    #[arg(long, short, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// With --in-place: remove what the point does not have
+    #[arg(long, requires = "in_place")]
+    delete: bool,
+    /// With --in-place: compare content too, not only size and time
+    #[arg(long, requires = "in_place")]
+    verify: bool,
+    /// Give owners the numbers they had, even if their names have other numbers here
+    #[arg(long)]
+    numeric_owner: bool,
+    /// Show what would be done, but change nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConflictWord {
+    /// Nothing is restored at all
+    Fail,
+    /// What is there stays
+    Skip,
+    /// What is there is replaced
+    Overwrite,
+    /// What is there is replaced if the point has a newer one
+    Newer,
+}
+
+impl From<ConflictWord> for Conflict {
+    fn from(word: ConflictWord) -> Self {
+        match word {
+            ConflictWord::Fail => Self::Fail,
+            ConflictWord::Skip => Self::Skip,
+            ConflictWord::Overwrite => Self::Overwrite,
+            ConflictWord::Newer => Self::Newer,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    point: String,
+    path: String,
+    targets: Vec<String>,
+    dry_run: bool,
+    duration_seconds: f64,
+    files: u64,
+    directories: u64,
+    others: u64,
+    bytes: u64,
+    unchanged: u64,
+    skipped: u64,
+    deleted: u64,
+    problem_count: u64,
+}
+
+impl Restore {
+    pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let pool = assembly.open_pool()?;
+        let points = pool.points().attempt(|| "list the points".to_string())?;
+        let selection = select(&points, &self.point).attempt(|| "restore".to_string())?;
+        let attempt = || format!("restore {}", selection.name());
+        let session = pool.begin_session().attempt(attempt)?;
+        let manifest = pool.manifest(selection.point.id).attempt(attempt)?;
+        let chunks = PoolChunks::new(&session);
+        let reader = chunks.pool_reader().attempt(attempt)?;
+        let (path, entry) = locate(&reader, &manifest, &selection).attempt(attempt)?;
+        let parts = match &self.to {
+            Some(directory) => vec![(path.clone(), directory.clone())],
+            None => original_places(&reader, &manifest, &path, &entry).attempt(attempt)?,
+        };
+        drop(reader);
+
+        let options = self.options();
+        let progress = assembly.console.progress("files");
+        let mut sum = RestoreReport::default();
+        for (path, target) in &parts {
+            let report =
+                restore(&chunks as &dyn ChunkSource, &manifest, path, target, &options, &progress)
+                    .attempt(|| {
+                        format!("restore {} into {}", selection.name(), target.display())
+                    })?;
+            add(&mut sum, report);
+        }
+        let elapsed = progress.finish();
+        let targets = parts.iter().map(|(_, target)| target.display().to_string()).collect();
+        let summary = Summary {
+            point: selection.point.id.to_string(),
+            path: path.to_string(),
+            targets,
+            dry_run: self.dry_run,
+            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            files: sum.files,
+            directories: sum.directories,
+            others: sum.others,
+            bytes: sum.bytes,
+            unchanged: sum.unchanged,
+            skipped: sum.skipped,
+            deleted: sum.deleted,
+            problem_count: sum.problem_count,
+        };
+        tell(assembly, &summary, elapsed);
+        Ok(if sum.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
+    }
+
+    fn options(&self) -> RestoreOptions {
+        RestoreOptions {
+            conflict: self.conflict.into(),
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            in_place: self.in_place,
+            verify: self.verify,
+            delete: self.delete,
+            dry_run: self.dry_run,
+            threads: 0,
+            numeric_owner: self.numeric_owner,
+        }
+    }
+}
+
+fn add(sum: &mut RestoreReport, report: RestoreReport) {
+    sum.files += report.files;
+    sum.directories += report.directories;
+    sum.others += report.others;
+    sum.bytes += report.bytes;
+    sum.unchanged += report.unchanged;
+    sum.skipped += report.skipped;
+    sum.deleted += report.deleted;
+    sum.problem_count += report.problem_count;
+}
+
+fn tell(assembly: &Assembly, summary: &Summary, elapsed: Duration) {
+    let console = &assembly.console;
+    console.message("summary", summary);
+    let verb = if summary.dry_run { "would restore" } else { "restored" };
+    console.note(format!(
+        "{verb} {}, {}, {} in {}",
+        counted(summary.files + summary.others, "file"),
+        counted(summary.directories, "folder"),
+        size(summary.bytes),
+        duration(elapsed)
+    ));
+    let others = [
+        (summary.unchanged, "as they should be already"),
+        (summary.skipped, "left as they were"),
+        (summary.deleted, "removed"),
+    ];
+    for (number, what) in others {
+        if number > 0 {
+            console.note(format!("{} {what}", count(number)));
+        }
+    }
+    console.note(format!("into {}", summary.targets.join(", ")));
+    if summary.problem_count > 0 {
+        console.warn(format!(
+            "{} could not be restored as they were",
+            counted(summary.problem_count, "entry")
+        ));
+    }
+}
+
+/// Returns which parts of the point have to go where, so that everything at `path` comes to its original place.
+///
+/// A point of several paths is restored path by path: the folders above them were never backed up as such, and what else they hold must not be touched.
+fn original_places(
+    fetch: &dyn ChunkFetch,
+    manifest: &Manifest,
+    path: &EntryPath,
+    entry: &Entry,
+) -> storepool::Result<Vec<(EntryPath, PathBuf)>> {
+    let sources: Vec<PathBuf> =
+        manifest.paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+    if let [only] = sources.as_slice() {
+        let base = if is_single_file(fetch, manifest, only)? {
+            only.parent().unwrap_or(Path::new("/"))
+        } else {
+            only.as_path()
+        };
+        return Ok(vec![(path.clone(), place_of(&base.join(relative(path)), path, entry))]);
+    }
+    let absolute = Path::new("/").join(relative(path));
+    if sources.iter().any(|source| absolute.starts_with(source)) {
+        return Ok(vec![(path.clone(), place_of(&absolute, path, entry))]);
+    }
+    let mut parts = Vec::new();
+    for source in sources.iter().filter(|source| source.starts_with(&absolute)) {
+        let inside = EntryPath::parse(source.as_os_str().as_bytes()).unwrap_or_default();
+        match find_path(fetch, manifest, &inside) {
+            Ok(entry) => parts.push((inside.clone(), place_of(source, &inside, &entry))),
+            // It could not be read when the point was made: a recorded problem.
+            Err(storepool::Error::PathNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(parts)
+}
+
+// A folder is restored into itself, anything else into the folder that holds it.
+fn place_of(original: &Path, path: &EntryPath, entry: &Entry) -> PathBuf {
+    if path.is_root() || matches!(entry.node, Node::Directory { .. }) {
+        return original.to_path_buf();
+    }
+    original.parent().unwrap_or(Path::new("/")).to_path_buf()
+}
+
+fn relative(path: &EntryPath) -> &Path {
+    Path::new(OsStr::from_bytes(path.as_bytes()))
+}
+
+// A point of one file has a root with that one entry.
+fn is_single_file(
+    fetch: &dyn ChunkFetch,
+    manifest: &Manifest,
+    source: &Path,
+) -> storepool::Result<bool> {
+    let mut entries = TreeCursor::new(fetch, manifest.root);
+    let Some(first) = entries.next().transpose()? else { return Ok(false) };
+    Ok(entries.next().is_none()
+        && !matches!(first.node, Node::Directory { .. })
+        && source.file_name().is_some_and(|name| name.as_bytes() == first.name)
+        && !source.is_dir())
+}
