@@ -36,8 +36,13 @@ fn sqlite_is_named_only_behind_its_door() {
 
 #[test]
 fn time_and_randomness_come_through_their_seams() {
-    let mut findings = lines_with("SystemTime::now", &["storepool/src/clock.rs"]);
-    findings.extend(lines_with("Instant::now", &["storepool/src/clock.rs"]));
+    // A directory vault compares its own scraps with the file system's clock; tokio's clock can be paused by tests; the progress line
+    // is for the eye alone.
+    let clocks = ["storepool/src/clock.rs", "cloudsync/src/store/directory.rs"];
+    let mut findings = lines_with("SystemTime::now", &clocks);
+    let watches =
+        ["storepool/src/clock.rs", "cloudsync/src/store/retry.rs", "agent/src/console/progress.rs"];
+    findings.extend(lines_with("Instant::now", &watches));
     findings.extend(lines_with("getrandom::", &["storepool/src/entropy.rs"]));
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
@@ -58,7 +63,7 @@ fn every_module_begins_with_its_doc() {
     let folders = CRATES.iter().chain(&["tests/e2e", "tests/tidy"]);
     let findings: Vec<_> = folders
         .flat_map(|folder| files(folder))
-        .filter(|file| !file.text.starts_with("//!"))
+        .filter(|file| !file.text.starts_with("//!") && !file.is_test())
         .map(|file| file.path)
         .collect();
     assert!(findings.is_empty(), "without a module doc:\n{}", findings.join("\n"));
@@ -87,9 +92,16 @@ fn every_decision_has_number_date_and_status() {
         let text = fs::read_to_string(&path).expect("decisions are text");
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number = &name[..4.min(name.len())];
-        if !text.starts_with(&format!("# {number}: ")) || !text.contains("Date: ") || !text.contains("Status: ") {
+        if !text.starts_with(&format!("# {number}: "))
+            || !text.contains("Date: ")
+            || !text.contains("Status: ")
+        {
             findings.push(name);
         }
     }
-    assert!(findings.is_empty(), "decisions without number, date or status:\n{}", findings.join("\n"));
+    assert!(
+        findings.is_empty(),
+        "decisions without number, date or status:\n{}",
+        findings.join("\n")
+    );
 }

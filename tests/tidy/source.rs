@@ -32,7 +32,9 @@ impl SourceFile {
 
     /// Returns whether the file holds only tests or test doubles.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/testing/") || self.path.contains("/tests/")
+        self.path.ends_with("/tests.rs")
+            || self.path.contains("/testing/")
+            || self.path.contains("/tests/")
     }
 
     /// Returns the module directly below `src` that the file belongs to.
