@@ -13,7 +13,7 @@ use crate::tree::{ChunkFetch, Content, Entry, Extents, Node, find_entry, read_li
 
 /// Stretches located ahead, so that a frame is decoded once for all neighbours in it.
 const STRETCHES_AHEAD: usize = 256;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Returns the entry at `path` of a point; for the root, the manifest's own.
 ///

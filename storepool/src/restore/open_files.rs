@@ -60,8 +60,8 @@ impl OpenFiles {
     /// Forgets the files that are finished; called between batches.
     pub(super) fn forget_finished(&self) {
         let mut begun = self.lock();
-        begun.open.retain(|file| is_unfinished(file));
-        begun.parked.retain(|file| is_unfinished(file));
+        begun.open.retain(is_unfinished);
+        begun.parked.retain(is_unfinished);
     }
 
     /// Takes all files out, some of them finished.
@@ -87,4 +87,56 @@ impl OpenFiles {
 fn is_unfinished(file: &Arc<FileTask>) -> bool {
     let slot = file.slot.lock().unwrap_or_else(PoisonError::into_inner);
     matches!(&*slot, Slot::Open(_) | Slot::Parked(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use super::*;
+    use crate::restore::batch::{Spot, TargetDirectory, Way};
+    use crate::target::attributes::Attributes;
+
+    fn open_file() -> Arc<FileTask> {
+        let directory = Arc::new(TargetDirectory {
+            parent: None,
+            name: Box::default(),
+            depth: 0,
+            fresh: true,
+            gives_acl: false,
+            attributes: None,
+            tree: None,
+            swept: false,
+        });
+        let handle = std::fs::File::open("/dev/null").unwrap();
+        Arc::new(FileTask {
+            spot: Spot { directory, name: Box::default() },
+            size: 0,
+            attributes: Attributes::new(&crate::entry::Metadata::default(), 0, 0),
+            way: Way::New,
+            pieces: 0,
+            outstanding: AtomicU64::new(1),
+            anchor: None,
+            slot: Mutex::new(Slot::Open(Arc::new(handle.into()))),
+            differs: AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn the_oldest_are_closed_and_none_is_lost() {
+        let open_files = OpenFiles::bounded(4);
+        let files: Vec<_> = (0..10).map(|_| open_file()).collect();
+
+        for file in &files {
+            open_files.opened(file);
+        }
+        *files[9].slot.lock().unwrap() = Slot::Finished;
+        open_files.closed();
+        open_files.forget_finished();
+
+        let is_open = |file: &Arc<FileTask>| matches!(&*file.slot.lock().unwrap(), Slot::Open(_));
+        let open: Vec<_> = files.iter().map(is_open).collect();
+        assert_eq!(open, [false, false, false, false, false, false, true, true, true, false]);
+        assert_eq!(open_files.take().len(), 9);
+    }
 }

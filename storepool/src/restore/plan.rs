@@ -132,6 +132,9 @@ impl<'a> Planner<'a> {
     fn begin(&mut self, entry: Entry, root: Arc<TargetDirectory>) -> Result<()> {
         let run = self.run;
         if let Node::Directory { tree, .. } = &entry.node {
+            if run.options.dry_run && root.attributes.is_some() {
+                add(&run.tally.directories, 1);
+            }
             self.levels.push(Level {
                 cursor: TreeCursor::new(self.fetch, *tree),
                 path: run.origin.clone(),

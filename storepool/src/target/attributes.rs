@@ -349,24 +349,28 @@ impl Subject<'_> {
 
     // A file system without attributes has none to list.
     fn xattr_names(self) -> Vec<Vec<u8>> {
-        let length = match self {
-            Self::Open(file) => rustix::fs::flistxattr(file, &mut [0; 0][..]),
-            Self::Named { parent, name } => {
-                rustix::fs::llistxattr(process_path(parent, Some(name)), &mut [0; 0][..])
+        // Nearly all entries have none or few: a small room first, on the stack.
+        let mut small = [0; 256];
+        let mut large = Vec::new();
+        let list: &[u8] = match self.list_xattrs(&mut small) {
+            Ok(length) => &small[..length],
+            Err(Errno::RANGE) => {
+                large.resize(XATTR_MOST, 0);
+                let length = self.list_xattrs(&mut large).unwrap_or(0);
+                &large[..length]
             }
+            Err(_) => &[],
         };
-        if !matches!(length, Ok(1..)) {
-            return Vec::new();
+        list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+    }
+
+    fn list_xattrs(self, room: &mut [u8]) -> SystemResult<usize> {
+        match self {
+            Self::Open(file) => rustix::fs::flistxattr(file, room),
+            Self::Named { parent, name } => {
+                rustix::fs::llistxattr(process_path(parent, Some(name)), room)
+            }
         }
-        let mut list = vec![0; XATTR_MOST];
-        let length = match self {
-            Self::Open(file) => rustix::fs::flistxattr(file, list.as_mut_slice()),
-            Self::Named { parent, name } => {
-                rustix::fs::llistxattr(process_path(parent, Some(name)), list.as_mut_slice())
-            }
-        };
-        let names = &list[..length.unwrap_or(0)];
-        names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
     }
 }
 
