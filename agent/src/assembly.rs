@@ -1,14 +1,19 @@
 //! The composition root: from places and configuration to an open pool.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use storepool::clock::{Clock, SystemClock};
 use storepool::pool::{Pool, World};
 
 use crate::config::Config;
 use crate::console::Console;
-use crate::error::{Attempt, Error};
+use crate::error::{Attempt, Cause, Error};
 use crate::place::Place;
 use crate::process::host_name;
+
+/// Between two tries of something that is busy.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 
 /// What every command is given.
 pub(crate) struct Assembly {
@@ -46,6 +51,29 @@ impl Assembly {
             self.console.warn("the index was missing or damaged and was made anew from the packs");
         }
         Ok(Arc::new(pool))
+    }
+
+    /// Runs something again and again for as long as the pool is busy, at most `limit` long.
+    pub(crate) fn wait_while_busy<T>(
+        &self,
+        limit: Option<Duration>,
+        mut run: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let clock = SystemClock::new();
+        let mut told = false;
+        loop {
+            match run() {
+                Err(Error { cause: Cause::Pool(storepool::Error::Busy { holder }), .. })
+                    if limit.is_some_and(|limit| clock.monotonic() < limit) =>
+                {
+                    if !std::mem::replace(&mut told, true) && !self.console.is_quiet() {
+                        self.console.warn(format!("waiting for {holder}"));
+                    }
+                    std::thread::sleep(TRY_EVERY);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Returns what others see when they meet this process's locks.

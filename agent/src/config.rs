@@ -3,13 +3,16 @@
 //! Nothing is guessed: an unknown key and a value out of range stop the program before it touches anything.
 
 use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use storepool::pool::PoolOptions;
 use storepool::space::{Reserve, parse_size};
-use toml_edit::{Document, Item, Table, TableLike, Value};
+use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
 use crate::error::{Attempt, Cause, Error};
 use crate::nearest::nearest;
@@ -74,9 +77,9 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 let cause = Cause::NoConfiguration { path: path.to_path_buf() };
                 return Err(Error { attempt: String::new(), cause });
             }
@@ -256,17 +259,43 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the text with the directory `path` added to (or, if it is there, removed from) `[pool] paths`; comments survive.
-pub(crate) fn with_pool_path(text: &str, path: &str, add: bool) -> Option<String> {
-    let mut document: toml_edit::DocumentMut = text.parse().ok()?;
-    let pool: &mut Table = document.get_mut("pool")?.as_table_mut()?;
-    let paths = pool.get_mut("paths")?.as_array_mut()?;
+/// Returns the text with the directory `path` added to (or taken out of) `[pool] paths`; comments survive. `folder` is the folder of the file.
+pub(crate) fn with_pool_path(text: &str, folder: &Path, path: &Path, add: bool) -> Option<String> {
+    let mut document: DocumentMut = text.parse().ok()?;
+    let paths = document.get_mut("pool")?.get_mut("paths")?.as_array_mut()?;
     if add {
-        paths.push(path);
+        // Inside the folder relative, so that the whole of it can be moved.
+        paths.push(path.strip_prefix(folder).unwrap_or(path).to_str()?);
     } else {
-        paths.retain(|value| value.as_str() != Some(path));
+        paths.retain(|value| value.as_str().is_none_or(|text| folder.join(text) != path));
     }
     Some(document.to_string())
+}
+
+/// Writes the file whole, durable on return, with the folders above it. Only its owner may read it.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Cause> {
+    let io = |action: &'static str, path: &Path| {
+        let path = path.to_path_buf();
+        move |cause| Cause::Io { action, path, cause }
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(io("create", folder))?;
+    let temporary = path.with_extension("toml.new");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(io("remove", &temporary)(error));
+        }
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&temporary).map_err(io("create", &temporary))?;
+    file.write_all(text.as_bytes()).map_err(io("write", &temporary))?;
+    file.sync_all().map_err(io("sync", &temporary))?;
+    fs::rename(&temporary, path).map_err(io("rename", &temporary))?;
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(io("sync", folder))
 }
 
 #[cfg(test)]
@@ -372,10 +401,15 @@ mod tests {
     fn a_disk_is_added_and_comments_survive() {
         let text = "# mine\n[pool] # the pool\npaths = [\"a\"] # one\n";
 
-        let two = with_pool_path(text, "/mnt/b", true).unwrap();
-        let one = with_pool_path(&two, "a", false).unwrap();
+        let edit = |text: &str, path: &str, add| {
+            with_pool_path(text, Path::new("/etc/keepwell"), Path::new(path), add).unwrap()
+        };
+        let two = edit(text, "/mnt/b", true);
+        let three = edit(&two, "/etc/keepwell/c", true);
+        let one = edit(&two, "/etc/keepwell/a", false);
 
         assert_eq!(two, "# mine\n[pool] # the pool\npaths = [\"a\", \"/mnt/b\"] # one\n");
+        assert!(three.contains("\"c\"]"), "{three}");
         assert!(one.contains("# mine") && one.contains("# one") && !one.contains("\"a\""));
     }
 }

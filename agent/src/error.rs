@@ -72,6 +72,12 @@ pub(crate) enum Cause {
         /// What it is.
         kind: &'static str,
     },
+    /// A path that the configuration file cannot hold, or a file in which it cannot be entered.
+    #[error("{} cannot be entered under [pool] paths", path.display())]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+    },
     /// A system call of the program itself failed.
     #[error("cannot {action} {}", path.display())]
     Io {

@@ -13,6 +13,17 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "expected a size such as 512K, 100M or 2G".to_string())
 }
 
+/// Reads a share such as `5%`, `5` or `unlimited`, in percent.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    if text == "unlimited" {
+        return Ok(100.0);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    number
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "expected a share from 0% to 100%".to_string())
+}
+
 /// Reads a duration such as `90s`, `10m`, `2h` or `1d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a duration such as 90s, 10m, 2h or 1d".to_string();

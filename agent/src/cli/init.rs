@@ -1,8 +1,5 @@
 //! `keepwell init`: a configuration file and an empty pool.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +8,7 @@ use storepool::Error as PoolError;
 use storepool::pool::{Pool, World};
 
 use crate::assembly::Assembly;
-use crate::config::{Config, new_file};
+use crate::config::{self, Config, new_file};
 use crate::error::{Attempt, Cause, Error, Outcome};
 
 /// Make a configuration and an empty pool
@@ -73,7 +70,7 @@ impl Init {
         };
         // Last: a file that names a pool which is not there would only lead astray.
         if let Some(text) = &text {
-            write_new(file, text).attempt(|| "write the configuration".to_string())?;
+            config::write(file, text).attempt(|| "write the configuration".to_string())?;
         }
         let report = Report {
             configuration: file.clone(),
@@ -131,31 +128,6 @@ fn tell(assembly: &Assembly, report: &Report) {
         console.note(format!("took the pool {} that was there in {paths}", &report.pool[..8]));
         console.note("next: keepwell points");
     }
-}
-
-/// Writes a new file, durable on return, and the folders above it.
-fn write_new(path: &Path, text: &str) -> Result<(), Cause> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(io("create", folder))?;
-    let temporary = path.with_extension("toml.new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(io("remove", &temporary)(error));
-        }
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(io("create", &temporary))?;
-    file.write_all(text.as_bytes()).map_err(io("write", &temporary))?;
-    file.sync_all().map_err(io("sync", &temporary))?;
-    fs::rename(&temporary, path).map_err(io("rename", &temporary))?;
-    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(io("sync", folder))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Cause {

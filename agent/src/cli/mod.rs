@@ -2,6 +2,7 @@
 
 mod arguments;
 mod backup;
+mod check;
 mod diff;
 mod dump;
 mod entry;
@@ -11,6 +12,7 @@ mod init;
 mod ls;
 mod pin;
 mod points;
+mod prune;
 mod restore;
 mod tag;
 
@@ -89,6 +91,8 @@ enum Command {
     Dump(dump::Dump),
     Restore(restore::Restore),
     Forget(forget::Forget),
+    Prune(prune::Prune),
+    Check(check::Check),
     Tag(tag::Tag),
     Pin(pin::Pin),
 }
@@ -134,6 +138,8 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Dump(args) => args.run(&assembly("dump")),
         Command::Restore(args) => args.run(&assembly("restore")),
         Command::Forget(args) => args.run(&assembly("forget")),
+        Command::Prune(args) => args.run(&assembly("prune")),
+        Command::Check(args) => args.run(&assembly("check")),
         Command::Tag(args) => args.run(&assembly("tag")),
         Command::Pin(args) => args.run(&assembly("pin")),
     }

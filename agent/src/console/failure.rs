@@ -84,6 +84,7 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
         Cause::NotAFile { .. } => {
             (FAILED, hint("run \"keepwell restore POINT:PATH --to DIR\" to get a whole directory"))
         }
+        Cause::Unwritable { .. } => (FAILED, hint("change the file by hand")),
         Cause::Io { cause, .. } => match cause.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (NO_SPACE, None),
             _ => (FAILED, None),

@@ -80,6 +80,13 @@ impl Console {
         self.screen.err_line(&format!("keepwell: {}", line.as_ref()));
     }
 
+    /// Prints on stderr what helps; nothing when quiet.
+    pub(crate) fn hint(&self, line: &str) {
+        if !self.quiet {
+            self.screen.err_line(&format!("hint: {line}"));
+        }
+    }
+
     /// Prints the one document of a short command. Nothing in text.
     pub(crate) fn document(&self, document: &impl Serialize) {
         if self.form == Form::Json {
@@ -114,7 +121,12 @@ impl Console {
 
     /// Begins to show the progress of an operation that works on `noun` ("files", "packs").
     pub(crate) fn progress(&self, noun: &'static str) -> Progress {
-        Progress::begin(self, noun)
+        Progress::begin(self, noun, self.is_json())
+    }
+
+    /// Begins to show the progress of a short command, of which programs want nothing but the document.
+    pub(crate) fn brief_progress(&self, noun: &'static str) -> Progress {
+        Progress::begin(self, noun, false)
     }
 
     /// Sends log records to stderr, without disturbing the progress line.

@@ -42,6 +42,7 @@ pub(crate) struct Progress {
 struct Shared {
     console: Console,
     noun: &'static str,
+    messages: bool,
     cancellation: Arc<Cancellation>,
     started: Instant,
     items: AtomicU64,
@@ -91,11 +92,13 @@ struct Status {
 }
 
 impl Progress {
-    pub(super) fn begin(console: &Console, noun: &'static str) -> Self {
+    /// With `messages` programs are told in JSON lines what people see.
+    pub(super) fn begin(console: &Console, noun: &'static str, messages: bool) -> Self {
         let started = Instant::now();
         let shared = Arc::new(Shared {
             console: console.clone(),
             noun,
+            messages,
             cancellation: console.attention.cancellation(),
             started,
             items: AtomicU64::new(0),
@@ -117,7 +120,7 @@ impl Progress {
         });
         let told = shared.clone();
         console.attention.begin_operation(Arc::new(move || told.tell_once()));
-        let silent = console.is_quiet() && !console.is_json();
+        let silent = if console.is_json() { !messages } else { console.is_quiet() };
         let ticker = (!silent).then(|| {
             let shared = shared.clone();
             std::thread::spawn(move || shared.tick())
@@ -129,7 +132,7 @@ impl Progress {
     pub(crate) fn finish(mut self) -> Duration {
         self.stop();
         let problems = self.shared.problems.load(Ordering::Relaxed);
-        if !self.shared.console.is_json()
+        if !self.shared.messages
             && self.shared.console.verbosity() == 0
             && problems > PROBLEMS_PRINTED
         {
@@ -209,7 +212,7 @@ impl Shared {
             message: &'a str,
         }
         let number = self.problems.fetch_add(1, Ordering::Relaxed);
-        if self.console.is_json() {
+        if self.messages {
             self.console.message("error", &Problem { path: path.to_string(), message });
         } else if number < PROBLEMS_PRINTED || self.console.verbosity() > 0 {
             self.console.warn(format!("{path}: {message}"));
@@ -232,7 +235,7 @@ impl Shared {
             drop(ended);
             self.measure_rate();
             let since = last.elapsed();
-            if self.console.is_json() {
+            if self.messages {
                 if since >= STATUS_EVERY {
                     last = Instant::now();
                     self.console.message("status", &self.status());
@@ -248,7 +251,7 @@ impl Shared {
     }
 
     fn tell_once(&self) {
-        if self.console.is_json() {
+        if self.messages {
             self.console.message("status", &self.status());
         } else {
             self.console.screen.err_line(&self.status().line(self.noun, None));

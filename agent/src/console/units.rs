@@ -59,11 +59,13 @@ pub(crate) fn clock(duration: Duration) -> String {
     }
 }
 
-/// Returns a span of time in words: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
+/// Returns a span of time in words: `0.84 s`, `2.5 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     let whole = seconds.round() as u64;
-    if seconds < 9.95 {
+    if seconds < 0.995 {
+        format!("{seconds:.2} s")
+    } else if seconds < 9.95 {
         format!("{seconds:.1} s")
     } else if whole < 60 {
         format!("{whole} s")
@@ -145,7 +147,8 @@ mod tests {
     fn spans_of_time_are_short() {
         assert_eq!(clock(Duration::from_secs(7)), "0:07");
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
-        assert_eq!(duration(Duration::from_millis(840)), "0.8 s");
+        assert_eq!(duration(Duration::from_millis(840)), "0.84 s");
+        assert_eq!(duration(Duration::from_millis(2540)), "2.5 s");
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(duration(Duration::from_millis(59_700)), "1 min 0 s");
         assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
