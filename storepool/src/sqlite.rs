@@ -182,3 +182,59 @@ fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::MIGRATIONS;
+
+    fn open(directory: &tempfile::TempDir) -> Result<Database> {
+        Database::open(&directory.path().join("pool.db"), MIGRATIONS)
+    }
+
+    #[test]
+    fn migrations_lead_to_the_pinned_schema() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let database = open(&directory).unwrap();
+
+        let statements: Vec<String> = database
+            .read(|tx| {
+                tx.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name")?
+                    .query_map([], |row| row.get(0))?
+                    .collect()
+            })
+            .unwrap();
+        let schema = statements.join(";\n\n") + ";\n";
+
+        let pinned = include_str!("../../migrations/storepool/schema.sql");
+        assert!(schema == pinned, "migrations/storepool/schema.sql should be:\n{schema}");
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused_politely() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let newer = MIGRATIONS.len() + 1;
+        open(&directory).unwrap().write(|tx| tx.pragma_update(None, "user_version", newer)).unwrap();
+
+        let error = open(&directory).unwrap_err();
+
+        assert!(matches!(error, Error::NewerFormat { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_failed_transaction_leaves_nothing_behind() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let database = open(&directory).unwrap();
+
+        let failed = database.write(|tx| {
+            tx.execute("INSERT INTO suspicion (reason) VALUES ('half')", [])?;
+            tx.execute("INSERT INTO nowhere VALUES (1)", [])
+        });
+
+        assert!(failed.is_err());
+        let rows: i64 = database
+            .read(|tx| tx.query_row("SELECT count(*) FROM suspicion", [], |row| row.get(0)))
+            .unwrap();
+        assert_eq!(rows, 0);
+    }
+}
