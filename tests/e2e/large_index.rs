@@ -16,7 +16,7 @@ use storepool::pool::{Pool, PoolOptions, World};
 use storepool::tree::{ChunkRef, Content, Entry, Extents, ListRef, Node, TreeBuilder};
 use storepool::writer::{PoolWriter, SpacePolicy};
 
-use crate::harness::{Home, PROGRAM};
+use crate::home::{Home, PROGRAM};
 
 const ROWS_USUALLY: u64 = 300_000;
 const ROWS_OF_A_LIST: u64 = 100_000;
