@@ -387,6 +387,15 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// The pool, or the restore, failed.
+    #[error(transparent)]
+    Pool(#[from] storepool::Error),
+    /// No point of the server has this name.
+    #[error("no recovery point in the vault matches \"{name}\"")]
+    NoSuchPoint {
+        /// As it was asked for.
+        name: String,
+    },
     /// A computation in the background was cut off.
     #[error("internal error in {stage}")]
     Interrupted {

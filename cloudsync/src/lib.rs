@@ -14,8 +14,11 @@
 pub mod crypto;
 pub mod error;
 pub mod layout;
+pub mod ledger;
+pub mod recovery;
 pub mod retention;
 pub mod store;
+pub mod sync;
 pub mod testing;
 pub mod vault;
 

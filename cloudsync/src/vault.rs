@@ -14,6 +14,7 @@ pub mod key_file;
 pub mod pack;
 pub mod plain;
 pub mod snapshot;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 

@@ -102,6 +102,14 @@ pub fn object_length(padded: u64) -> u64 {
     HEADER_LENGTH as u64 + padded + TAG_LENGTH as u64 * padded.div_ceil(SEGMENT_LENGTH as u64)
 }
 
+/// Returns how many padded bytes an object of this length holds; nothing if no object has this length.
+fn plaintext_length(stored: u64) -> Option<u64> {
+    let body = stored.checked_sub(HEADER_LENGTH as u64)?;
+    let segments = body.div_ceil(STORED_SEGMENT_LENGTH as u64);
+    let padded = body.checked_sub(segments * TAG_LENGTH as u64)?;
+    (padded > 0 && object_length(padded) == stored).then_some(padded)
+}
+
 /// Returns the most bytes that an object of this kind may have in the store.
 pub fn object_limit(kind: ObjectKind) -> u64 {
     object_length(plaintext_limit(kind))
@@ -331,6 +339,33 @@ impl ContainerReader {
             }
         }
         Err(SealError::Key)
+    }
+
+    /// Creates the reader of an object whose header is determined by what a commit says of it: nothing need be
+    /// read before its segments, which prove it. For objects named by their content alone.
+    ///
+    /// `None` if there are several master keys: then only the header's commitment tells which one it was.
+    pub fn of_record(
+        keys: &RealmKeys,
+        kind: ObjectKind,
+        salt: [u8; 32],
+        stored_length: u64,
+    ) -> Result<Option<Self>, SealError> {
+        let [sealing] = keys.sealing() else { return Ok(None) };
+        let padded = plaintext_length(stored_length).ok_or(SealError::Length)?;
+        if padded > plaintext_limit(kind) {
+            return Err(SealError::Length);
+        }
+        let mut bytes = outer_header(keys.realm(), Content::Object(kind), padded);
+        bytes[SALT].copy_from_slice(&salt);
+        let (secret, commitment) = object_key(sealing, &bytes);
+        bytes[COMMITMENT].copy_from_slice(&commitment);
+        Ok(Some(Self {
+            cipher: Aes256Gcm::new((&secret.0).into()),
+            associated: *blake3::hash(&bytes).as_bytes(),
+            sealing: sealing.clone(),
+            header: Header::read(&bytes)?,
+        }))
     }
 
     /// Returns the header, now proved.

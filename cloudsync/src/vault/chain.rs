@@ -276,6 +276,22 @@ impl Realm {
         Ok(())
     }
 
+    /// Proves that the vault still holds the commit that led to this state: one request.
+    ///
+    /// # Errors
+    /// [`Error::Rewound`] if it is not there, [`Error::Forked`] if it is another one.
+    pub async fn confirm(&self, known: &Snapshot) -> Result<()> {
+        let generation = known.generation();
+        let Some(object) = self.read_commit(generation).await? else {
+            let found = Generation(generation.0.saturating_sub(1));
+            return Err(Error::Rewound { found, anchored: generation });
+        };
+        match ObjectHash::of(&object) == known.head() {
+            true => Ok(()),
+            false => Err(Error::Forked { generation }),
+        }
+    }
+
     async fn check_history(&self, anchor: &Anchor, snapshot: &Snapshot) -> Result<()> {
         let (anchored, shown) = (anchor.generation(), snapshot.generation());
         if shown < anchored {

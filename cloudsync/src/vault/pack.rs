@@ -16,6 +16,7 @@ use crate::error::{Error, Result, SealError, StoreError, StoreFault};
 use crate::layout::ObjectKind;
 use crate::layout::ObjectName;
 use crate::store::ObjectStore;
+use crate::vault::commit::ObjectRecord;
 
 const MAGIC: &[u8; 4] = b"KWVP";
 const VERSION: u32 = 1;
@@ -190,6 +191,25 @@ impl PackReader {
         Ok(Self { frames_start: prelude.frames_start(), name, container, toc, beginning })
     }
 
+    /// Creates the reader of a pack whose table of contents is known from an index. Asks for nothing: what is
+    /// read later is proved with the key that the object record determines.
+    ///
+    /// `None` if the realm has several master keys, so that only the pack itself tells its own.
+    pub fn with_table(keys: &RealmKeys, record: &ObjectRecord, toc: Toc) -> Result<Option<Self>> {
+        let name = record.name(keys.realm());
+        let damaged = |reason: SealError| Error::damaged(&name, reason);
+        let container = ContainerReader::of_record(keys, record.kind, record.salt, record.size)
+            .map_err(damaged)?;
+        let Some(container) = container else { return Ok(None) };
+        let table = Toc::encoded_length(toc.frames().len(), toc.chunks().len());
+        let frames_start = (PRELUDE_LENGTH + table) as u64;
+        let ends = frames_start.checked_add(toc.stored_length());
+        if ends.is_none_or(|end| end > container.header().padded_length()) {
+            return Err(damaged(SealError::Format("its table in the index does not fit it")));
+        }
+        Ok(Some(Self { frames_start, name, container, toc, beginning: Vec::new() }))
+    }
+
     /// Returns the pack's name.
     pub fn name(&self) -> &ObjectName {
         &self.name
@@ -198,6 +218,16 @@ impl PackReader {
     /// Returns the table of contents, with vault ids.
     pub fn toc(&self) -> &Toc {
         &self.toc
+    }
+
+    /// Returns the length of the object in bytes.
+    pub fn stored_length(&self) -> u64 {
+        self.container.header().object_length()
+    }
+
+    /// Returns the synthetic salt of the object.
+    pub fn salt(&self) -> [u8; 32] {
+        self.container.header().salt()
     }
 
     /// Returns the table of contents and forgets the rest.

@@ -143,7 +143,7 @@ impl Snapshot {
         self.checkpoint
     }
 
-    pub(super) fn set_checkpoint(&mut self, generation: Generation) {
+    pub(crate) fn set_checkpoint(&mut self, generation: Generation) {
         self.checkpoint = generation;
     }
 

@@ -1,0 +1,265 @@
+//! Copying points from the pool to the vault.
+//!
+//! A thread reads the pool in its order, verifies every chunk and builds packs ([`packing`]); packs are sealed and
+//! put side by side; then come the index, the manifests, and last the one commit that makes the points exist. What
+//! was put before a break is known by the ledger, or found in the vault, and not put again. Nothing here deletes
+//! anything, whatever the ledger says.
+
+mod batch;
+mod gate;
+mod packing;
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use storepool::catalog::Point;
+use storepool::id::PointId;
+use storepool::monitor::{Event, Monitor};
+use storepool::pool::Session;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::crypto::ring::Witness;
+use crate::error::{Error, Result};
+use crate::layout::Generation;
+use crate::ledger::Ledger;
+use crate::sync::batch::Batch;
+use crate::sync::gate::Gate;
+use crate::sync::packing::{Halt, Packer, Parcel};
+use crate::vault::anchor::Anchor;
+use crate::vault::chain::{Realm, Surroundings};
+use crate::vault::snapshot::Snapshot;
+
+pub(crate) use crate::sync::settle::{read_index, read_table};
+
+/// Most points of one data source in a vault.
+pub const POINTS_PER_SOURCE: usize = 9_999;
+/// Packs that are put while others are being built: one of data and one of metadata.
+const BUILDERS: usize = 2;
+
+/// Choices that do not change the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// Packs are closed when their frames reach this many bytes.
+    pub pack_length: usize,
+    /// Packs that are put side by side.
+    pub uploads: usize,
+}
+
+impl Default for SyncOptions {
+    fn default() -> Self {
+        // Six packs in memory and one being sealed: below 200 MiB.
+        Self { pack_length: 24 << 20, uploads: 3 }
+    }
+}
+
+/// What is copied: points of a pool, within a session that keeps prune from taking their chunks away.
+#[derive(Clone, Debug)]
+pub struct SyncSource {
+    /// The claim on the pool.
+    pub session: Arc<Session>,
+    /// The points, in the order in which they are to be copied. Those that the vault has are left out.
+    pub points: Vec<Point>,
+}
+
+/// A point that was not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Which.
+    pub point: PointId,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What a sync did.
+#[derive(Clone, Debug)]
+pub struct SyncReport {
+    /// The points that are in the vault now and were not before.
+    pub copied: Vec<PointId>,
+    /// Points that could not be copied.
+    pub skipped: Vec<Skipped>,
+    /// Packs that were put.
+    pub packs: u64,
+    /// Objects that were put, commits included.
+    pub objects: u64,
+    /// Bytes that were put.
+    pub bytes: u64,
+    /// The newest generation.
+    pub generation: Generation,
+    /// What to compare with, to notice a vault that was rewound.
+    pub witness: Witness,
+    /// Points in the vault, all in all.
+    pub points: u64,
+    /// Bytes of all live objects.
+    pub bytes_stored: u64,
+}
+
+/// Copies the points that the vault does not have.
+///
+/// When this returns, every point it calls copied can be recovered from the vault by its credentials and the
+/// passphrase alone; nothing else is changed. Run again after an interruption it goes on where it was. With
+/// nothing to copy it makes two requests.
+///
+/// # Errors
+/// Those of [`Realm::load`], [`Realm::reconcile`] and [`Realm::append`]; [`Error::Pool`] for failures of the pool
+/// and [`storepool::Error::Interrupted`] in it when the monitor says so. A point that is damaged in the pool is
+/// skipped, the others are copied.
+pub async fn sync(
+    realm: &Realm,
+    anchor: &mut Anchor,
+    ledger: &Arc<Ledger>,
+    source: SyncSource,
+    options: &SyncOptions,
+    around: &Surroundings<'_>,
+    monitor: Arc<dyn Monitor>,
+) -> Result<SyncReport> {
+    let mut snapshot = load_state(realm, ledger).await?;
+    realm.reconcile(anchor, &snapshot).await?;
+    let (points, mut skipped) = missing_points(&snapshot, source.points);
+    let mut batch = Batch::new(realm, Arc::new(snapshot.clone()));
+    if !points.is_empty() {
+        monitor.event(Event::Stage("looking into the vault"));
+        settle::settle(realm, ledger, &mut batch).await?;
+        monitor.event(Event::Stage("copying to the vault"));
+        let bytes = points.iter().map(|point| point.bytes).sum();
+        monitor.event(Event::Expected { items: 0, bytes });
+        let gate = Gate::new(BUILDERS + options.uploads + 1);
+        let (sender, parcels) = mpsc::channel(1);
+        let packer = Packer::new(
+            source.session.clone(),
+            ledger.clone(),
+            realm.keys().clone(),
+            *options,
+            monitor.clone(),
+            gate.clone(),
+            sender,
+        )?;
+        let reading = tokio::task::spawn_blocking(move || packer.run(points));
+        let mut upload = Upload { realm, ledger, options, around, monitor, batch };
+        let uploaded = upload.run(parcels, &mut snapshot, anchor).await;
+        gate.close();
+        let read = reading.await.map_err(|_| Error::Interrupted { stage: "reading the pool" })?;
+        // Whoever failed first is the reason; the other one only noticed.
+        if let Err(Halt::Failed(error)) = read {
+            return Err(error);
+        }
+        uploaded?;
+        batch = upload.batch;
+    } else if ledger.snapshot(realm.keys())?.as_ref().map(Snapshot::generation)
+        != Some(snapshot.generation())
+    {
+        ledger.store(realm.keys(), &snapshot, &[])?;
+    }
+    skipped.extend(std::mem::take(&mut batch.skipped));
+    let live = snapshot.objects().values().filter(|object| object.condemned.is_none());
+    Ok(SyncReport {
+        copied: batch.copied,
+        skipped,
+        packs: batch.packs_put,
+        objects: batch.objects_put,
+        bytes: batch.bytes_put,
+        generation: snapshot.generation(),
+        witness: snapshot.witness(realm.keys()),
+        points: snapshot.points().len() as u64,
+        bytes_stored: live.map(|object| object.record.size).sum(),
+    })
+}
+
+/// Loads the newest state, going on from the one that the ledger remembers.
+pub async fn load_state(realm: &Realm, ledger: &Ledger) -> Result<Snapshot> {
+    let Some(known) = ledger.snapshot(realm.keys())? else { return realm.load(None).await };
+    // A vault that was rewound would otherwise look like one in which nothing happened.
+    realm.confirm(&known).await?;
+    match realm.load(Some(known)).await {
+        // What the ledger remembers may be of another history than the vault's: the vault decides, the anchor judges.
+        Err(error) if error.is_damage() => realm.load(None).await,
+        other => other,
+    }
+}
+
+fn missing_points(snapshot: &Snapshot, points: Vec<Point>) -> (Vec<Point>, Vec<Skipped>) {
+    let mut counts = std::collections::HashMap::new();
+    for point in snapshot.points().values() {
+        *counts.entry((point.group.clone(), point.source.clone())).or_insert(0) += 1;
+    }
+    let mut skipped = Vec::new();
+    let mut missing = Vec::new();
+    for point in points {
+        // A point that was forgotten in the vault is not wanted there.
+        if snapshot.points().contains_key(&point.id) || snapshot.forgotten().contains_key(&point.id)
+        {
+            continue;
+        }
+        let count = counts.entry((point.group.clone(), point.source.clone())).or_insert(0);
+        if *count >= POINTS_PER_SOURCE {
+            let reason = format!("its source has {POINTS_PER_SOURCE} points in the vault already");
+            skipped.push(Skipped { point: point.id, reason });
+            continue;
+        }
+        *count += 1;
+        missing.push(point);
+    }
+    (missing, skipped)
+}
+
+// The putting side: takes parcels, seals and puts, commits.
+struct Upload<'a> {
+    realm: &'a Realm,
+    ledger: &'a Arc<Ledger>,
+    options: &'a SyncOptions,
+    around: &'a Surroundings<'a>,
+    monitor: Arc<dyn Monitor>,
+    batch: Batch,
+}
+
+impl Upload<'_> {
+    async fn run(
+        &mut self,
+        mut parcels: mpsc::Receiver<Parcel>,
+        snapshot: &mut Snapshot,
+        anchor: &mut Anchor,
+    ) -> Result<()> {
+        let mut uploads = JoinSet::new();
+        loop {
+            while uploads.len() >= self.options.uploads.max(1) {
+                self.take(uploads.join_next().await).await?;
+            }
+            let parcel = tokio::select! {
+                parcel = parcels.recv() => parcel,
+                done = uploads.join_next(), if !uploads.is_empty() => {
+                    self.take(done).await?;
+                    continue;
+                }
+            };
+            match parcel {
+                Some(Parcel::Pack(pack)) => {
+                    uploads.spawn(batch::put_pack(
+                        self.realm.clone(),
+                        self.ledger.clone(),
+                        self.batch.state().clone(),
+                        pack,
+                    ));
+                }
+                Some(Parcel::Point(point)) => self.batch.points.push(*point),
+                Some(Parcel::Skipped(skipped)) => self.batch.skipped.push(skipped),
+                Some(Parcel::Commit) => {
+                    while !uploads.is_empty() {
+                        self.take(uploads.join_next().await).await?;
+                    }
+                    self.batch.commit(self.ledger, snapshot, anchor, self.around).await?;
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn take(&mut self, done: Option<batch::PutTask>) -> Result<()> {
+        let Some(done) = done else { return Ok(()) };
+        let pack = done.map_err(|_| Error::Interrupted { stage: "putting a pack" })??;
+        self.monitor.event(Event::Stored { bytes: pack.bytes_put });
+        self.batch.take_pack(pack).await
+    }
+}
