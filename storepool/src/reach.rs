@@ -23,6 +23,8 @@ use crate::tree::{ChunkRef, Content, Entry, Extents, ListRef, Node, TreeNode};
 
 /// Trees (or lists) that are located and read together.
 const NODE_BATCH: usize = 1 << 14;
+/// Bytes of nodes that are read together; 34 bytes of them name one chunk.
+const NODE_BYTES: u64 = 16 << 20;
 /// Chunks of content that are located together; 36 bytes each, and as much again while they are being located.
 const DATA_BATCH: usize = 1 << 19;
 /// Most holes that are listed; the count goes on.
@@ -121,6 +123,11 @@ impl<'a> Reach<'a> {
     /// Returns the places of all chunks found so far.
     pub fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// Returns the places, giving up everything else that is known.
+    pub fn into_marks(self) -> Marks {
+        self.marks
     }
 
     /// Returns what is missing or damaged, the first [`HOLES_LIMIT`] of [`Reach::hole_count`].
@@ -277,8 +284,17 @@ impl<'a> Reach<'a> {
         let mut rest = located.as_slice();
         while !rest.is_empty() {
             let jobs = self.take_jobs(&mut rest, &mut failed)?;
-            for harvest in self.harvest(&jobs, kind)? {
-                failed.extend(self.take_harvest(harvest));
+            let mut jobs = jobs.as_slice();
+            while !jobs.is_empty() {
+                let (some, others) = jobs.split_at(readable_together(jobs));
+                jobs = others;
+                for harvest in self.harvest(some, kind)? {
+                    failed.extend(self.take_harvest(harvest));
+                }
+                // Lists name far more than they weigh.
+                if self.data.len() >= DATA_BATCH {
+                    self.flush_data(monitor)?;
+                }
             }
         }
         for (want, detail) in failed {
@@ -386,6 +402,16 @@ impl<'a> Reach<'a> {
         self.note_hole(want.id, kind, detail);
         Ok(())
     }
+}
+
+// How many of the first jobs may be read before what they name is worked off.
+fn readable_together(jobs: &[FrameJob]) -> usize {
+    let mut bytes = 0;
+    let fits = |job: &&FrameJob| {
+        bytes += job.wants.iter().map(|want| u64::from(want.slot.length)).sum::<u64>();
+        bytes <= NODE_BYTES
+    };
+    jobs.iter().take_while(fits).count().max(1)
 }
 
 /// Returns the manifest of a point from its file or, if that is gone or damaged, from the packs.
