@@ -53,6 +53,11 @@ impl Locks {
         Self { directory, holder }
     }
 
+    /// Returns the directory of the lock files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Takes the lock `name`, without waiting.
     ///
     /// # Errors

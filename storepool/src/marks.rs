@@ -59,6 +59,12 @@ impl Marks {
         self.packs.iter().filter(|(_, pack)| pack.count > 0).map(|(no, _)| *no)
     }
 
+    /// Returns all marked places, in order.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        let of = |pack| self.ordinals(pack).map(move |ordinal| Place { pack, ordinal });
+        self.packs().flat_map(of)
+    }
+
     /// Returns the marked ordinals of a pack, in order.
     pub fn ordinals(&self, pack: PackNo) -> impl Iterator<Item = u32> + '_ {
         self.ordinals_from(pack, 0)

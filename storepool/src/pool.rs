@@ -624,7 +624,8 @@ fn toc_bytes(pack: &PackReader) -> usize {
     pack.toc().chunks().len() * 40 + pack.toc().frames().len() * 32 + 1024
 }
 
-fn require_empty(disk: &dyn Disk, path: &Path) -> Result<()> {
+/// Fails if `path` holds anything that is not what an interrupted `create` leaves.
+pub(crate) fn require_empty(disk: &dyn Disk, path: &Path) -> Result<()> {
     if Marker::read(disk, path)?.is_some() {
         return Err(Error::PoolExists { path: path.to_path_buf() });
     }

@@ -39,7 +39,7 @@ struct Walk<'a> {
 }
 
 /// Returns which of `points` need a broken chunk, and where.
-pub(super) fn find(
+pub(crate) fn find(
     session: &Session,
     points: &[PointId],
     broken: HashSet<ChunkId>,

@@ -56,6 +56,26 @@ pub(super) fn read(
     report: &mut CheckReport,
     monitor: &dyn Monitor,
 ) -> Result<HashMap<ChunkId, ChunkKind>> {
+    let findings = read_in_threads(pool, packs, monitor)?;
+    report.packs_read += findings.packs;
+    report.bytes_read += findings.bytes_read;
+    report.bytes_verified += findings.bytes_verified;
+    for (row, detail) in findings.packs_damaged {
+        report.add(DamagedObject::Pack, row.id, detail);
+    }
+    Ok(findings.damaged.into_iter().collect())
+}
+
+/// Reads packs in several threads. Returns those with anything wrong in them.
+pub(crate) fn read_all(
+    pool: &Pool,
+    packs: &[PackRow],
+    monitor: &dyn Monitor,
+) -> Result<Vec<(PackRow, String)>> {
+    Ok(read_in_threads(pool, packs, monitor)?.packs_damaged)
+}
+
+fn read_in_threads(pool: &Pool, packs: &[PackRow], monitor: &dyn Monitor) -> Result<Findings> {
     monitor.event(Event::Expected {
         items: packs.len() as u64,
         bytes: packs.iter().map(|row| row.length).sum(),
@@ -81,14 +101,8 @@ pub(super) fn read(
         Ok::<_, Error>(())
     })?;
     let mut findings = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report.packs_read += findings.packs;
-    report.bytes_read += findings.bytes_read;
-    report.bytes_verified += findings.bytes_verified;
     findings.packs_damaged.sort_by_key(|(row, _)| row.no);
-    for (row, detail) in findings.packs_damaged {
-        report.add(DamagedObject::Pack, row.id, detail);
-    }
-    Ok(findings.damaged.into_iter().collect())
+    Ok(findings)
 }
 
 impl Findings {

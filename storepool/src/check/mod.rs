@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use affected::AffectedPoint;
+pub(crate) use affected::find as affected_points;
+pub(crate) use data::read_all;
 
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
@@ -187,3 +189,6 @@ pub(crate) fn has_gone(pool: &Pool, row: &PackRow, error: &Error) -> Result<bool
     let now = pool.index().pack(row.no)?;
     Ok(now.is_none_or(|now| now.is_going()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 
 pub mod frame;
 pub mod reader;
+pub mod salvage;
 pub mod writer;
 
 use crate::id::{ChunkId, ChunkKind, PackId, PoolId};
@@ -120,6 +121,17 @@ pub struct Slot {
     pub length: u32,
 }
 
+/// How much of a pack some of its chunks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Number of chunks.
+    pub chunks: u64,
+    /// Their bytes before compression.
+    pub raw_bytes: u64,
+    /// Their part of the file.
+    pub stored_bytes: u64,
+}
+
 impl Toc {
     /// Adds a frame and its chunks at the end.
     ///
@@ -179,6 +191,30 @@ impl Toc {
         let first = self.starts[frame].first_chunk as usize;
         let offset = self.chunks[first..ordinal as usize].iter().map(|before| before.length).sum();
         Some(Slot { frame: frame as u32, offset, length: chunk.length })
+    }
+
+    /// Adds up the chunks with these ordinals, which ascend: their bytes before compression, and what they take up in the file when each frame's bytes are
+    /// shared out among its chunks by length, their entries in the table included.
+    pub fn share(&self, ordinals: impl Iterator<Item = u32>) -> Share {
+        let mut ordinals = ordinals.peekable();
+        let mut share = Share::default();
+        let mut first = 0;
+        for frame in &self.frames {
+            let end = first + frame.chunks;
+            let before = share;
+            while let Some(ordinal) = ordinals.next_if(|ordinal| *ordinal < end) {
+                share.chunks += 1;
+                share.raw_bytes += u64::from(self.chunks[ordinal as usize].length);
+            }
+            first = end;
+            if share.chunks > before.chunks {
+                let raw = share.raw_bytes - before.raw_bytes;
+                share.stored_bytes += u64::from(frame.stored_length) * raw
+                    / u64::from(frame.raw_length.max(1))
+                    + (share.chunks - before.chunks) * CHUNK_ENTRY_LENGTH as u64;
+            }
+        }
+        share
     }
 
     /// Returns the bytes of the table as a pack stores them.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkKind, PointId};
 use crate::index::{PackNo, PackRow, SessionNo};
 use crate::monitor::{Event, Monitor};
-use crate::pack::{Toc, reader::PackReader};
+use crate::pack::Toc;
 use crate::pool::{Pool, Session};
 use crate::prune::plan::{PackUse, Standing};
 use crate::reach::Reach;
@@ -20,8 +20,6 @@ const ATTEMPTS_MOST: usize = 32;
 const CHUNKS_REMOVED_TOGETHER: u64 = 100_000;
 /// Packs removed in one transaction.
 const PACKS_REMOVED_TOGETHER: usize = 128;
-/// Bytes of a table of contents for each chunk.
-const TOC_BYTES_PER_CHUNK: u64 = 36;
 
 /// What was removed so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +127,10 @@ impl<'a> Collection<'a> {
             standing = Standing::Unreadable;
         } else if needed_chunks < row.chunks {
             match self.pool.open_pack(row) {
-                Ok(pack) if needed_chunks > 0 => unused_bytes = self.unused_bytes(row, &pack),
+                Ok(pack) if needed_chunks > 0 => {
+                    let used = pack.toc().share(self.reach.marks().ordinals(row.no));
+                    unused_bytes = pack.length().saturating_sub(used.stored_bytes);
+                }
                 Ok(_) => {}
                 Err(error) if error.is_damage() => standing = Standing::Unreadable,
                 Err(error) => return Err(error),
@@ -145,24 +146,6 @@ impl<'a> Collection<'a> {
             needed_chunks,
             standing,
         })
-    }
-
-    // Each frame's bytes are shared out among its chunks by their length.
-    fn unused_bytes(&self, row: &PackRow, pack: &PackReader) -> u64 {
-        let toc = pack.toc();
-        let mut needed = self.reach.marks().ordinals(row.no).peekable();
-        let mut used = 0u64;
-        for (frame, index) in toc.frames().iter().zip(0u32..) {
-            let (first, chunks) = toc.chunks_of(index).expect("the frame is in the table");
-            let end = first + chunks.len() as u32;
-            let mut raw = 0u64;
-            while let Some(ordinal) = needed.next_if(|ordinal| *ordinal < end) {
-                raw += u64::from(chunks[(ordinal - first) as usize].length);
-                used += TOC_BYTES_PER_CHUNK;
-            }
-            used += u64::from(frame.stored_length) * raw / u64::from(frame.raw_length.max(1));
-        }
-        pack.length().saturating_sub(used)
     }
 
     /// Takes back those of `packs` that an earlier run condemned, and that are needed after all.

@@ -99,6 +99,7 @@ pub fn prune(
         return Ok(report_plan(plan));
     }
     let _lock = pool.locks().take(PRUNE_LOCK, LockMode::Exclusive)?;
+    let _elsewhere = pool.lock_elsewhere()?;
     let session = with_ballast(pool, || pool.begin_session())?;
     let outcome = run(pool, &session, options, monitor);
     for directory in pool.present_paths() {
@@ -195,5 +196,7 @@ fn report_plan(plan: PrunePlan) -> PruneReport {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use crate::pack::frame::{FrameCodec, SealedFrame, verify_chunks};
 use crate::pack::reader::PackReader;
 use crate::pool::Pool;
 use crate::prune::collection::{Collection, drop_all_ballast};
+use crate::prune::plan::PackUse;
 use crate::writer::{
     ChunkWriter, DATA_FRAME_LENGTH, METADATA_FRAME_LENGTH, PoolWriter, SpacePolicy, Stored,
 };
@@ -35,6 +36,12 @@ pub(crate) struct Leaving {
     pub(crate) no: PackNo,
     pub(crate) length: u64,
     pub(crate) needed_chunks: u64,
+}
+
+impl Leaving {
+    pub(crate) fn of(pack: &PackUse) -> Self {
+        Self { no: pack.no, length: pack.length, needed_chunks: pack.needed_chunks }
+    }
 }
 
 /// What became of the packs.

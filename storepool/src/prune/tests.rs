@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::check::{CheckOptions, check};
 use crate::monitor::SilentMonitor;
-use crate::pool::World;
 use crate::testing::fixture::{
-    Files, HandBackup, create_pool, files, make_point, open_pool, pack_files, read_point,
+    Files, HandBackup, create_pool, files, make_point, noise, open_pool, pack_files, read_point,
+    test_world,
 };
 
 const ALL: PruneOptions =
@@ -21,7 +21,7 @@ fn sound(pool: &Arc<Pool>) {
 #[test]
 fn what_the_remaining_points_need_stays_and_the_rest_goes() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let common = files("common", 20, 1500);
     let mut first = files("first", 20, 1500);
     first.extend(common.clone());
@@ -51,7 +51,7 @@ fn what_the_remaining_points_need_stays_and_the_rest_goes() {
 #[test]
 fn a_dry_run_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let point = make_point(&pool, &files("a", 30, 1500)).unwrap();
     pool.forget(&[point]).unwrap();
     let before = (pack_files(&paths), pool.index().packs().unwrap());
@@ -65,7 +65,7 @@ fn a_dry_run_changes_nothing() {
 #[test]
 fn a_pack_waits_for_the_session_that_began_before_it_was_condemned() {
     let home = tempfile::tempdir().unwrap();
-    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let (_, pool) = create_pool(home.path(), 1, test_world());
     let content = files("a", 30, 1500);
     let point = make_point(&pool, &content).unwrap();
     let reading = pool.begin_session().unwrap();
@@ -85,7 +85,7 @@ fn a_pack_waits_for_the_session_that_began_before_it_was_condemned() {
 #[test]
 fn a_backup_that_met_a_chunk_before_it_was_condemned_keeps_it() {
     let home = tempfile::tempdir().unwrap();
-    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let (_, pool) = create_pool(home.path(), 1, test_world());
     let content = files("a", 30, 1500);
     let point = make_point(&pool, &content).unwrap();
     let session = pool.begin_session().unwrap();
@@ -107,7 +107,7 @@ fn a_backup_that_met_a_chunk_before_it_was_condemned_keeps_it() {
 #[test]
 fn a_point_whose_backup_died_before_the_catalog_keeps_what_it_relied_on() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let content = files("a", 30, 1500);
     let point = make_point(&pool, &content).unwrap();
     pool.forget(&[point]).unwrap();
@@ -124,7 +124,7 @@ fn a_point_whose_backup_died_before_the_catalog_keeps_what_it_relied_on() {
     assert!(during.packs_waiting > 0);
     assert_eq!(after.packs_waiting, 0);
     drop(pool);
-    let pool = open_pool(&paths, World::system()).unwrap();
+    let pool = open_pool(&paths, test_world()).unwrap();
     assert_eq!(read_point(&pool, new).unwrap(), content);
     sound(&pool);
 }
@@ -132,7 +132,7 @@ fn a_point_whose_backup_died_before_the_catalog_keeps_what_it_relied_on() {
 #[test]
 fn packs_of_a_backup_that_has_not_committed_are_left_alone() {
     let home = tempfile::tempdir().unwrap();
-    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let (_, pool) = create_pool(home.path(), 1, test_world());
     let content = files("a", 30, 1500);
     let session = pool.begin_session().unwrap();
     let mut backup = HandBackup::begin(&session).unwrap();
@@ -150,7 +150,7 @@ fn packs_of_a_backup_that_has_not_committed_are_left_alone() {
 #[test]
 fn the_base_of_a_live_session_stays_although_it_was_forgotten() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let content = files("a", 30, 1500);
     let base = make_point(&pool, &content).unwrap();
     let session = pool.begin_session().unwrap();
@@ -172,7 +172,7 @@ fn the_base_of_a_live_session_stays_although_it_was_forgotten() {
 #[test]
 fn nothing_is_deleted_while_a_tree_cannot_be_read() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let forgotten = make_point(&pool, &files("a", 30, 1500)).unwrap();
     make_point(&pool, &files("b", 30, 1500)).unwrap();
     pool.forget(&[forgotten]).unwrap();
@@ -194,7 +194,7 @@ fn nothing_is_deleted_while_a_tree_cannot_be_read() {
 #[test]
 fn a_second_prune_is_told_who_is_busy() {
     let home = tempfile::tempdir().unwrap();
-    let (_, pool) = create_pool(home.path(), 1, World::system());
+    let (_, pool) = create_pool(home.path(), 1, test_world());
     let _held = pool.locks().take(PRUNE_LOCK, LockMode::Exclusive).unwrap();
 
     let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
@@ -205,11 +205,11 @@ fn a_second_prune_is_told_who_is_busy() {
 #[test]
 fn a_pool_that_is_not_whole_is_not_pruned() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 2, World::system());
+    let (paths, pool) = create_pool(home.path(), 2, test_world());
     make_point(&pool, &files("a", 30, 1500)).unwrap();
     drop(pool);
     std::fs::rename(&paths[1], home.path().join("away")).unwrap();
-    let pool = open_pool(&paths, World::system()).unwrap();
+    let pool = open_pool(&paths, test_world()).unwrap();
 
     let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
 
@@ -219,7 +219,7 @@ fn a_pool_that_is_not_whole_is_not_pruned() {
 #[test]
 fn many_backups_leave_few_packs_after_prune() {
     let home = tempfile::tempdir().unwrap();
-    let (paths, pool) = create_pool(home.path(), 1, World::system());
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
     let mut content = Files::new();
     let mut points = BTreeSet::new();
     for run in 0..40 {
@@ -234,5 +234,101 @@ fn many_backups_leave_few_packs_after_prune() {
     assert_eq!(report.chunks_removed, 0);
     let newest = pool.points().unwrap().iter().max_by_key(|point| point.started).unwrap().id;
     assert_eq!(read_point(&pool, newest).unwrap(), content);
+    sound(&pool);
+}
+
+#[test]
+fn a_large_frame_that_is_needed_whole_is_copied_as_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let options =
+        crate::pool::PoolOptions { pack_length: 4 << 20, ..crate::testing::fixture::small_packs() };
+    let pool = Pool::create(&[home.path().join("pool")], options, test_world());
+    let pool = Arc::new(pool.unwrap());
+    let large = Files::from([("large".to_string(), noise("large", 700_000))]);
+    let mut both = files("small", 3, 1500);
+    both.extend(large.clone());
+    let forgotten = make_point(&pool, &both).unwrap();
+    let kept = make_point(&pool, &large).unwrap();
+    pool.forget(&[forgotten]).unwrap();
+
+    let report = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert!(report.packs_repacked > 0 && report.bytes_copied > 700_000, "{report:?}");
+    assert_eq!(report.chunks_removed, 3 + 3);
+    assert_eq!(read_point(&pool, kept).unwrap(), large);
+    sound(&pool);
+}
+
+#[test]
+fn a_damaged_chunk_keeps_its_pack_and_the_rest_is_pruned() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, test_world());
+    let mut first = files("a", 3, 1500);
+    first.extend(files("b", 3, 1500));
+    let forgotten = make_point(&pool, &first).unwrap();
+    let kept = make_point(&pool, &files("b", 3, 1500)).unwrap();
+    pool.forget(&[forgotten]).unwrap();
+    let rows = pool.index().packs().unwrap();
+    let data: Vec<_> = rows.iter().filter(|row| row.kind == crate::pack::PackKind::Data).collect();
+    for row in &data {
+        let path = pool.pack_file(row).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The last byte of the last frame: content of the last file, which the kept point needs.
+        let toc = pool.open_pack(row).unwrap().toc().clone();
+        bytes[crate::pack::HEADER_LENGTH + toc.stored_length() as usize - 1] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+
+    let report = prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!(report.packs_repacked, 1, "the metadata: {report:?}");
+    let left = pool.index().packs().unwrap();
+    assert!(data.iter().any(|row| left.contains(row)), "what cannot be copied stays");
+    assert!(read_point(&pool, kept).is_err(), "the damage is not covered up");
+    let pool_report = check(&pool, &CheckOptions { read_data: Some(100.0) }, &SilentMonitor);
+    assert_eq!(pool_report.unwrap().affected_points.len(), 1);
+}
+
+#[test]
+fn backups_and_prunes_at_the_same_time_lose_nothing() {
+    const ROUNDS: usize = 60;
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 2, test_world());
+    drop(pool);
+    let content = |round: usize, writer: usize| {
+        // The same files come and go, so that chunks are found again just when they become garbage.
+        let mut content = files(&format!("shared{}", round % 3), 4, 900);
+        content.extend(files(&format!("own{writer}-{}", round % 5), 2, 900));
+        content
+    };
+    let paths = &paths;
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    // As another process would, each time.
+                    let pool = open_pool(paths, test_world()).unwrap();
+                    let expected = content(round, writer);
+                    let point = make_point(&pool, &expected).unwrap();
+                    assert_eq!(read_point(&pool, point).unwrap(), expected, "round {round}");
+                    if round % 4 != 0 {
+                        pool.forget(&[point]).unwrap();
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            let pool = open_pool(paths, test_world()).unwrap();
+            for _ in 0..2 * ROUNDS {
+                prune(&pool, &ALL, &SilentMonitor).unwrap();
+            }
+        });
+    });
+    let pool = open_pool(paths, test_world()).unwrap();
+    prune(&pool, &ALL, &SilentMonitor).unwrap();
+    assert_eq!(pool.points().unwrap().len(), 2 * ROUNDS.div_ceil(4));
+    for point in pool.points().unwrap() {
+        read_point(&pool, point.id).unwrap();
+    }
     sound(&pool);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::catalog::{Notes, Point};
 use crate::chunks::PoolChunks;
 use crate::clock::Timestamp;
+use crate::disk::Disk;
 use crate::entropy::random_bytes;
 use crate::entry::Metadata;
 use crate::error::Result;
@@ -14,6 +15,7 @@ use crate::id::{ChunkId, ChunkKind, PointId};
 use crate::manifest::{Manifest, Owners, Totals};
 use crate::pool::{Pool, PoolOptions, Session, World};
 use crate::space::Reserve;
+use crate::testing::disk::CrashingDisk;
 use crate::tree::{ChunkFetch, ChunkRef, Content, Entry, Extents, Node, TreeBuilder, TreeCursor};
 use crate::writer::{ChunkWriter, PoolWriter, SpacePolicy};
 
@@ -82,6 +84,8 @@ impl<'a> HandBackup<'a> {
                 }
                 None => {
                     let (id, _) = self.chunks.put(ChunkKind::Data, content)?;
+                    // A frame for each file, so that little data makes packs of several frames.
+                    self.chunks.flush()?;
                     let length = content.len() as u32;
                     let chunks = vec![ChunkRef { id, length }];
                     let content = Content::Inline(Extents { runs: Vec::new(), chunks });
@@ -200,7 +204,31 @@ fn read_directory(
     Ok(())
 }
 
-/// Returns the number of pack files of the pool.
+/// Returns a world whose disks never fail, never wait for a real sync, and fill up evenly.
+pub(crate) fn test_world() -> World {
+    world_on(Arc::new(CrashingDisk::new(None)))
+}
+
+/// Returns the real world with another disk.
+pub(crate) fn world_on(disk: Arc<dyn Disk>) -> World {
+    World { disk, ..World::system() }
+}
+
+/// Copies a directory with everything in it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory to copy") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// Returns the pack files of the pool.
 pub(crate) fn pack_files(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in paths {
