@@ -3,6 +3,7 @@
 mod arguments;
 mod backup;
 mod check;
+mod completions;
 mod diff;
 mod dump;
 mod entry;
@@ -10,10 +11,13 @@ mod find;
 mod forget;
 mod init;
 mod ls;
+mod man;
 mod pin;
 mod points;
+mod pool;
 mod prune;
 mod restore;
+mod stats;
 mod tag;
 
 use std::path::PathBuf;
@@ -83,18 +87,22 @@ struct Global {
 enum Command {
     Init(init::Init),
     Backup(backup::Backup),
+    Restore(restore::Restore),
     #[command(alias = "snapshots")]
     Points(points::Points),
     Ls(ls::Ls),
     Find(find::Find),
     Diff(diff::Diff),
     Dump(dump::Dump),
-    Restore(restore::Restore),
     Forget(forget::Forget),
     Prune(prune::Prune),
     Check(check::Check),
+    Stats(stats::Stats),
+    Pool(pool::Pool),
     Tag(tag::Tag),
     Pin(pin::Pin),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// Runs the program.
@@ -125,27 +133,92 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
     let Global { home, config, .. } = cli.global;
-    let place = Place::choose(home.as_deref(), config.as_deref(), &Surroundings::of_process())
-        .ok_or_else(|| Error::usage("there is no home folder: name a place with --home DIR"))?;
-    let assembly = |command| Assembly { place, console: console.clone(), command };
+    let assembly = |command| {
+        Place::choose(home.as_deref(), config.as_deref(), &Surroundings::of_process())
+            .map(|place| Assembly { place, console: console.clone(), command })
+            .ok_or_else(|| Error::usage("there is no home folder: name a place with --home DIR"))
+    };
     match cli.command {
-        Command::Init(args) => args.run(&assembly("init")),
-        Command::Backup(args) => args.run(&assembly("backup")),
-        Command::Points(args) => args.run(&assembly("points")),
-        Command::Ls(args) => args.run(&assembly("ls")),
-        Command::Find(args) => args.run(&assembly("find")),
-        Command::Diff(args) => args.run(&assembly("diff")),
-        Command::Dump(args) => args.run(&assembly("dump")),
-        Command::Restore(args) => args.run(&assembly("restore")),
-        Command::Forget(args) => args.run(&assembly("forget")),
-        Command::Prune(args) => args.run(&assembly("prune")),
-        Command::Check(args) => args.run(&assembly("check")),
-        Command::Tag(args) => args.run(&assembly("tag")),
-        Command::Pin(args) => args.run(&assembly("pin")),
+        Command::Init(args) => args.run(&assembly("init")?),
+        Command::Backup(args) => args.run(&assembly("backup")?),
+        Command::Restore(args) => args.run(&assembly("restore")?),
+        Command::Points(args) => args.run(&assembly("points")?),
+        Command::Ls(args) => args.run(&assembly("ls")?),
+        Command::Find(args) => args.run(&assembly("find")?),
+        Command::Diff(args) => args.run(&assembly("diff")?),
+        Command::Dump(args) => args.run(&assembly("dump")?),
+        Command::Forget(args) => args.run(&assembly("forget")?),
+        Command::Prune(args) => args.run(&assembly("prune")?),
+        Command::Check(args) => args.run(&assembly("check")?),
+        Command::Stats(args) => args.run(&assembly("stats")?),
+        Command::Pool(args) => args.run(&assembly("pool")?),
+        Command::Tag(args) => args.run(&assembly("tag")?),
+        Command::Pin(args) => args.run(&assembly("pin")?),
+        Command::Completions(args) => Ok(args.run(console, command())),
+        Command::Man(args) => args.run(console, command()),
     }
 }
 
 /// Returns the whole command line, with variables.
 fn command() -> clap::Command {
     variables::assign(Cli::command())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written anew when this variable is set; then its changes are looked at before they are committed.
+    const BLESS: &str = "KEEPWELL_TEST_BLESS";
+    const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/command-line.txt");
+
+    fn describe(command: &mut clap::Command, name: &str, text: &mut String) {
+        let help = command.clone().bin_name(name).term_width(HELP_COLUMNS).render_long_help();
+        text.push_str(&format!("==== {name} ====\n\n"));
+        for line in help.to_string().lines() {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text.push('\n');
+        for subcommand in command.get_subcommands_mut() {
+            if subcommand.get_name() != "help" {
+                let name = format!("{name} {}", subcommand.get_name());
+                describe(subcommand, &name, text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_the_one_that_was_promised() {
+        let mut command = command();
+        command.build();
+        let mut text = String::new();
+        describe(&mut command, "keepwell", &mut text);
+
+        if std::env::var_os(BLESS).is_some() {
+            std::fs::write(REFERENCE, &text).unwrap();
+        }
+
+        let promised = std::fs::read_to_string(REFERENCE).unwrap_or_default();
+        assert!(
+            text == promised,
+            "the command line changed: set {BLESS}=1 and look at the difference"
+        );
+    }
+
+    #[test]
+    fn every_option_is_explained_and_every_command_has_an_example() {
+        fn visit(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{}: {argument}", command.get_name());
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let simple = command.has_subcommands() || command.get_arguments().count() <= 1;
+            assert!(simple || help.contains("Examples:"), "{}", command.get_name());
+            command.get_subcommands().for_each(visit);
+        }
+
+        command().debug_assert();
+        visit(&command());
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Workers only add to counters; a ticker thread reads them and draws, at most ten times a second.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,8 +27,10 @@ const LINE_EVERY: [Duration; 4] = [
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];
-/// The rate shown is that of about the last so many seconds.
-const RATE_SECONDS: f64 = 8.0;
+/// The rate shown is that of the last so many seconds.
+const RATE_OVER: Duration = Duration::from_secs(8);
+/// What an item costs beside its bytes, in bytes: so that a million empty files and one large one are both foreseen.
+const ITEM_BYTES: f64 = 16384.0;
 /// Problems printed in full; the rest is counted, and all are kept in the point.
 const PROBLEMS_PRINTED: u64 = 20;
 /// Width if the terminal does not tell.
@@ -63,13 +66,8 @@ struct Words {
     current: Option<EntryPath>,
 }
 
-struct Rate {
-    at: Instant,
-    bytes: u64,
-    items: u64,
-    bytes_per_second: f64,
-    items_per_second: f64,
-}
+/// How much was done at some moments of the last seconds, the oldest first.
+struct Rate(VecDeque<(Instant, u64, u64)>);
 
 /// The state of an operation at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -108,13 +106,7 @@ impl Progress {
             stored: AtomicU64::new(0),
             problems: AtomicU64::new(0),
             words: Mutex::default(),
-            rate: Mutex::new(Rate {
-                at: started,
-                bytes: 0,
-                items: 0,
-                bytes_per_second: 0.0,
-                items_per_second: 0.0,
-            }),
+            rate: Mutex::new(Rate::from(started)),
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
@@ -195,14 +187,7 @@ impl Shared {
         for counter in [&self.items, &self.bytes, &self.items_expected, &self.bytes_expected] {
             counter.store(0, Ordering::Relaxed);
         }
-        let mut rate = lock(&self.rate);
-        *rate = Rate {
-            at: Instant::now(),
-            bytes: 0,
-            items: 0,
-            bytes_per_second: 0.0,
-            items_per_second: 0.0,
-        };
+        *lock(&self.rate) = Rate::from(Instant::now());
     }
 
     fn problem(&self, path: &EntryPath, message: &str) {
@@ -259,61 +244,67 @@ impl Shared {
     }
 
     fn measure_rate(&self) {
-        let mut rate = lock(&self.rate);
-        let seconds = rate.at.elapsed().as_secs_f64();
-        if seconds < 0.01 {
-            return;
-        }
-        let (bytes, items) =
-            (self.bytes.load(Ordering::Relaxed), self.items.load(Ordering::Relaxed));
-        let fresh = 1.0 - (-seconds / RATE_SECONDS).exp();
-        // The first measurement stands alone: an average with zero would begin far too low.
-        let fresh = if rate.bytes_per_second + rate.items_per_second == 0.0 { 1.0 } else { fresh };
-        let now = bytes.saturating_sub(rate.bytes) as f64 / seconds;
-        rate.bytes_per_second += fresh * (now - rate.bytes_per_second);
-        let now = items.saturating_sub(rate.items) as f64 / seconds;
-        rate.items_per_second += fresh * (now - rate.items_per_second);
-        rate.at = Instant::now();
-        rate.bytes = bytes;
-        rate.items = items;
+        let (items, bytes) = self.done();
+        lock(&self.rate).add(Instant::now(), bytes, items);
+    }
+
+    fn done(&self) -> (u64, u64) {
+        (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
     fn status(&self) -> Status {
-        let (items, bytes) =
-            (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let (items, bytes) = self.done();
         let items_expected = self.items_expected.load(Ordering::Relaxed);
         let bytes_expected = self.bytes_expected.load(Ordering::Relaxed);
-        let (bytes_per_second, items_per_second) = {
-            let rate = lock(&self.rate);
-            (rate.bytes_per_second, rate.items_per_second)
-        };
-        let left = |expected: u64, done: u64, rate: f64| {
-            let rest = expected.saturating_sub(done);
-            (rest > 0 && rate > 0.0).then(|| rest as f64 / rate)
-        };
-        // Whichever takes longer: a million empty files have no bytes.
-        let seconds_remaining = left(bytes_expected, bytes, bytes_per_second)
-            .into_iter()
-            .chain(left(items_expected, items, items_per_second))
-            .reduce(f64::max);
-        let (done, expected) =
-            if bytes_expected > 0 { (bytes, bytes_expected) } else { (items, items_expected) };
+        let (bytes_per_second, items_per_second) = lock(&self.rate).per_second();
+        // Where only items are expected, bytes say nothing about what is left.
+        let weight = if bytes_expected > 0 { 1.0 } else { 0.0 };
+        let work = |items: f64, bytes: f64| items * ITEM_BYTES + bytes * weight;
+        let done = work(items as f64, bytes as f64);
+        let expected = work(items_expected as f64, bytes_expected as f64);
+        let per_second = work(items_per_second, bytes_per_second);
+        let seconds_remaining = (expected > done && per_second > 0.0)
+            .then(|| ((expected - done) / per_second).ceil() as u64);
         let words = lock(&self.words);
         Status {
             stage: words.stage,
             seconds_elapsed: (self.started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
-            fraction_done: (expected > 0)
-                .then(|| ((done as f64 / expected as f64).min(1.0) * 1e4).round() / 1e4),
+            fraction_done: (expected > 0.0)
+                .then(|| ((done / expected).min(1.0) * 1e4).round() / 1e4),
             items_done: items,
             items_expected,
             bytes_done: bytes,
             bytes_expected,
             bytes_stored: self.stored.load(Ordering::Relaxed),
             bytes_per_second: bytes_per_second as u64,
-            seconds_remaining: seconds_remaining.map(|seconds| seconds.ceil() as u64),
+            seconds_remaining,
             problem_count: self.problems.load(Ordering::Relaxed),
             current: words.current.as_ref().map(EntryPath::to_string),
         }
+    }
+}
+
+impl Rate {
+    fn from(moment: Instant) -> Self {
+        Self(VecDeque::from([(moment, 0, 0)]))
+    }
+
+    fn add(&mut self, moment: Instant, bytes: u64, items: u64) {
+        self.0.push_back((moment, bytes, items));
+        while self.0.len() > 2 && moment - self.0[1].0 >= RATE_OVER {
+            self.0.pop_front();
+        }
+    }
+
+    /// Returns bytes and items per second.
+    fn per_second(&self) -> (f64, f64) {
+        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return (0.0, 0.0) };
+        let seconds = (last.0 - first.0).as_secs_f64();
+        if seconds < 0.01 {
+            return (0.0, 0.0);
+        }
+        let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+        (rate(first.1, last.1), rate(first.2, last.2))
     }
 }
 
@@ -433,6 +424,23 @@ mod tests {
         let line = status().line("files", Some(130));
         assert_eq!(line.width(), 129);
         assert!(line.contains("left  …") && line.ends_with("long-name/README"), "{line}");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut rate = Rate::from(start);
+        assert_eq!(rate.per_second(), (0.0, 0.0));
+
+        for second in 1..=20 {
+            // Ten seconds fast, ten seconds slow.
+            let bytes = if second <= 10 { second * 1000 } else { 10_000 + (second - 10) * 10 };
+            rate.add(at(second), bytes, 2 * bytes);
+        }
+
+        assert_eq!(rate.per_second(), (10.0, 20.0));
+        assert!(rate.0.len() <= 10);
     }
 
     #[test]
