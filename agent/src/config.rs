@@ -2,6 +2,7 @@
 //!
 //! Nothing is guessed: an unknown key and a value out of range stop the program before it touches anything.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -12,7 +13,7 @@ use std::str::FromStr;
 
 use storepool::pool::PoolOptions;
 use storepool::space::{Reserve, parse_size};
-use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
+use toml_edit::{Document, DocumentMut, Item, Table, TableLike, Value};
 
 use crate::error::{Attempt, Cause, Error};
 use crate::nearest::nearest;
@@ -29,6 +30,15 @@ pub(crate) struct Config {
     pub(crate) path: PathBuf,
     /// `[pool]`.
     pub(crate) pool: PoolConfig,
+    /// `[vault.NAME]`.
+    pub(crate) vaults: BTreeMap<String, VaultConfig>,
+}
+
+/// `[vault.NAME]`: where the second copy goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VaultConfig {
+    /// The credentials file; a relative one is meant from the folder of the configuration.
+    pub(crate) credentials: PathBuf,
 }
 
 /// `[pool]`: where the pool is and how it is written.
@@ -97,14 +107,15 @@ impl Config {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_string()))?;
         let root = document.as_table();
-        reader.only_known(root, "", &["pool"])?;
+        reader.only_known(root, "", &["pool", "vault"])?;
         let Some(item) = root.get("pool") else {
             return Err(reader.error(None, "there is no [pool]".to_string()));
         };
         let pool = item
             .as_table_like()
             .ok_or_else(|| reader.error(item.span(), "pool must be a table: [pool]".to_string()))?;
-        Ok(Self { path: path.to_path_buf(), pool: reader.pool(pool, item.span())? })
+        let pool = reader.pool(pool, item.span())?;
+        Ok(Self { path: path.to_path_buf(), pool, vaults: reader.vaults(root.get("vault"))? })
     }
 }
 
@@ -193,6 +204,31 @@ impl Reader<'_> {
                 .ok_or_else(|| "expected a size from \"1M\" to \"128M\"".to_string())
         })?;
         Ok(PoolConfig { paths, reserve, compression: compression as i32, pack_size })
+    }
+
+    fn vaults(&self, item: Option<&Item>) -> Result<BTreeMap<String, VaultConfig>, ConfigError> {
+        let Some(item) = item else { return Ok(BTreeMap::new()) };
+        let not_a_table = |span| self.error(span, "vault must be tables: [vault.main]".to_string());
+        let vaults = item.as_table_like().ok_or_else(|| not_a_table(item.span()))?;
+        let mut found = BTreeMap::new();
+        for (name, item) in vaults.iter() {
+            let vault = item.as_table_like().ok_or_else(|| not_a_table(item.span()))?;
+            if !is_vault_name(name) {
+                let expected = "a name of a vault has 1 to 63 of a-z, 0-9, - and _";
+                return Err(self.error(item.span(), expected.to_string()));
+            }
+            self.only_known(vault, &format!("vault.{name}"), &["credentials"])?;
+            let Some(credentials) = vault.get("credentials") else {
+                return Err(self.error(item.span(), format!("[vault.{name}] has no credentials")));
+            };
+            let text = credentials.as_str().filter(|text| !text.is_empty()).ok_or_else(|| {
+                let expected = format!("vault.{name}.credentials: expected the path of a file");
+                self.error(credentials.span(), expected)
+            })?;
+            let folder = self.path.parent().unwrap_or(Path::new(""));
+            found.insert(name.to_string(), VaultConfig { credentials: folder.join(text) });
+        }
+        Ok(found)
     }
 
     fn paths(&self, item: &Item) -> Result<Vec<PathBuf>, ConfigError> {
@@ -298,6 +334,32 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Cause> {
     synced.map_err(io("sync", folder))
 }
 
+/// Returns whether a vault can be called this in the configuration.
+pub(crate) fn is_vault_name(name: &str) -> bool {
+    let fine =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (1..=63).contains(&name.len()) && name.bytes().all(fine)
+}
+
+/// Returns the text with `[vault.NAME]` added or replaced; comments survive. `None` if the text is no sound TOML.
+pub(crate) fn with_vault(text: &str, name: &str, credentials: &Path) -> Option<String> {
+    let mut document: DocumentMut = text.parse().ok()?;
+    // Comments at the end of the file belong to what stands above them, so they stay there.
+    let comments = document.trailing().as_str().unwrap_or_default().trim_end().to_string();
+    document.set_trailing("");
+    let vaults = document.entry("vault").or_insert_with(|| {
+        let mut table = Table::new();
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    let mut vault = Table::new();
+    let above = if comments.is_empty() { "\n".to_string() } else { format!("{comments}\n\n") };
+    vault.decor_mut().set_prefix(above);
+    vault.insert("credentials", toml_edit::value(credentials.to_str()?));
+    vaults.as_table_like_mut()?.insert(name, Item::Table(vault));
+    Some(document.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +387,26 @@ mod tests {
         let uncommented =
             text.replace("# reserve", "reserve").replace("# compression", "compression");
         assert_eq!(parse(&uncommented.replace("# pack_size", "pack_size")), Ok(config));
+    }
+
+    #[test]
+    fn a_vault_is_entered_below_everything_else_and_comments_survive() {
+        let text = with_vault(&new_file(&["pool".into()]), "main", Path::new("main.vault"));
+
+        let text = text.unwrap();
+        assert!(text.ends_with("\n\n[vault.main]\ncredentials = \"main.vault\"\n"), "{text}");
+        assert!(text.contains("# pack_size"));
+        let config = parse(&text).unwrap();
+        assert_eq!(config.vaults["main"].credentials, PathBuf::from("/etc/keepwell/main.vault"));
+        let again = with_vault(&text, "second", Path::new("/b")).unwrap();
+        assert_eq!(parse(&again).unwrap().vaults.len(), 2);
+        for (wrong, message) in [
+            ("[pool]\npaths = [\"p\"]\n[vault.M]\ncredentials = \"x\"", "a name of a vault"),
+            ("[pool]\npaths = [\"p\"]\n[vault.m]\n", "has no credentials"),
+            ("[pool]\npaths = [\"p\"]\n[vault.m]\ncredential = \"x\"", "unknown key"),
+        ] {
+            assert!(parse(wrong).unwrap_err().to_string().contains(message), "{wrong}");
+        }
     }
 
     #[test]

@@ -42,6 +42,21 @@ pub(crate) enum Cause {
     /// The pool, or an operation on it.
     #[error(transparent)]
     Pool(#[from] storepool::Error),
+    /// A vault, or an operation on it.
+    #[error(transparent)]
+    Vault(cloudsync::Error),
+    /// The configuration names no vault.
+    #[error("{} names no vault", path.display())]
+    NoVault {
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// The configuration names a vault, but the files of a registration are not there.
+    #[error("this installation is not registered with the vault \"{vault}\"")]
+    NotRegistered {
+        /// Its name in the configuration.
+        vault: String,
+    },
     /// The configuration file says something that cannot be meant.
     #[error(transparent)]
     Configuration(#[from] ConfigError),
@@ -89,6 +104,15 @@ pub(crate) enum Cause {
         #[source]
         cause: io::Error,
     },
+}
+
+impl From<cloudsync::Error> for Cause {
+    fn from(error: cloudsync::Error) -> Self {
+        match error {
+            cloudsync::Error::Pool(error) => Self::Pool(error),
+            error => Self::Vault(error),
+        }
+    }
 }
 
 impl Error {

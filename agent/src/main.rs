@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod console;
 mod contents;
+mod drill;
 mod error;
 mod nearest;
 mod place;
@@ -14,6 +15,7 @@ mod process;
 mod selection;
 mod signals;
 mod variables;
+mod vaults;
 
 fn main() -> std::process::ExitCode {
     cli::main()

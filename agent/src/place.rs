@@ -79,6 +79,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Returns the folder of what this installation remembers besides the pool: keys, anchors and ledgers of vaults.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.pool.with_file_name("state")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,16 +2,18 @@
 
 use serde::Serialize;
 
+use super::vault_advice::advise_vault;
 use crate::error::{Cause, Error};
 use crate::signals::EXIT_INTERRUPTED;
 
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const DAMAGE: u8 = 5;
-const REFUSED: u8 = 6;
-const NO_SPACE: u8 = 7;
-const NO_POOL: u8 = 10;
+pub(super) const FAILED: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+pub(super) const DAMAGE: u8 = 5;
+pub(super) const REFUSED: u8 = 6;
+pub(super) const NO_SPACE: u8 = 7;
+pub(super) const NO_POOL: u8 = 10;
 const BUSY: u8 = 11;
+pub(super) const WRONG_PASSPHRASE: u8 = 12;
 
 /// A failure as it is told.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +68,17 @@ fn chain(cause: &Cause) -> String {
 fn advise(cause: &Cause) -> (u8, Option<String>) {
     match cause {
         Cause::Pool(error) => advise_pool(error),
+        Cause::Vault(error) => advise_vault(error),
+        Cause::NoVault { .. } => (
+            NO_POOL,
+            hint("run \"keepwell vault register --credentials FILE\" to register with one"),
+        ),
+        Cause::NotRegistered { .. } => (
+            NO_POOL,
+            hint(
+                "run \"keepwell vault register --credentials FILE\", or \"keepwell recover\" to get points back",
+            ),
+        ),
         Cause::Configuration(error) => {
             let hint = error.nearest().map(|nearest| format!("did you mean \"{nearest}\"?"));
             (USAGE, hint.or_else(|| error.known()))

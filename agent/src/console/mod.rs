@@ -9,6 +9,7 @@ mod progress;
 mod screen;
 pub(crate) mod table;
 pub(crate) mod units;
+mod vault_advice;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,0 +1,110 @@
+//! `keepwell sync`: the second copy now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use cloudsync::sync::SyncReport;
+use serde::Serialize;
+
+use crate::assembly::Assembly;
+use crate::console::Console;
+use crate::console::units::{counted, duration, size};
+use crate::error::{Attempt, Error, Outcome};
+use crate::vaults::{self, Engine, OwnVault};
+
+/// Copy all points that the vault does not have to the vault
+///
+/// Only what the vault lacks is uploaded, encrypted with a key that the passphrase opens. Interrupted, it goes on where it was.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keepwell sync
+  keepwell sync --vault main")]
+pub(super) struct Sync {
+    /// Which vault of the configuration
+    #[arg(long, value_name = "NAME")]
+    vault: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    vault: String,
+    points_copied: Vec<String>,
+    points_skipped: Vec<SkippedPoint>,
+    points: u64,
+    packs: u64,
+    objects: u64,
+    bytes_uploaded: u64,
+    bytes_stored: u64,
+    generation: u64,
+    witness: String,
+    duration_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct SkippedPoint {
+    point: String,
+    reason: String,
+}
+
+impl Sync {
+    pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let config = assembly.config()?;
+        let (name, vault) = vaults::choose(&config, self.vault.as_deref())?;
+        let attempt = || format!("copy to the vault \"{name}\"");
+        let pool = assembly.open_configured(&config)?;
+        let engine = Engine::start()?;
+        let mut own = OwnVault::open(assembly, &engine, name, vault).attempt(attempt)?;
+        let progress = Arc::new(assembly.console.progress("chunks"));
+        let copied = own.sync(&engine, &pool, progress.clone());
+        let elapsed = vaults::finish(progress);
+        let report = copied.attempt(attempt)?;
+        tell(&assembly.console, name, &report, elapsed);
+        Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    }
+}
+
+fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: Duration) {
+    let skipped = report.skipped.iter().map(|skipped| SkippedPoint {
+        point: skipped.point.to_string(),
+        reason: skipped.reason.clone(),
+    });
+    console.message(
+        "summary",
+        &Summary {
+            vault: name.to_string(),
+            points_copied: report.copied.iter().map(ToString::to_string).collect(),
+            points_skipped: skipped.collect(),
+            points: report.points,
+            packs: report.packs,
+            objects: report.objects,
+            bytes_uploaded: report.bytes,
+            bytes_stored: report.bytes_stored,
+            generation: report.generation.0,
+            witness: report.witness.to_string(),
+            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        },
+    );
+    let copied = report.copied.len() as u64;
+    if copied == 0 && report.skipped.is_empty() {
+        console.note(format!("the vault \"{name}\" has all points"));
+    } else {
+        console.note(format!(
+            "copied {} to the vault \"{name}\": {} uploaded in {} in {}",
+            counted(copied, "point"),
+            size(report.bytes),
+            counted(report.objects, "object"),
+            duration(elapsed)
+        ));
+    }
+    console.note(format!(
+        "the vault holds {} in {}; witness {}",
+        counted(report.points, "point"),
+        size(report.bytes_stored),
+        report.witness
+    ));
+    for skipped in &report.skipped {
+        console.warn(format!("point {} was not copied: {}", skipped.point.short(), skipped.reason));
+    }
+}

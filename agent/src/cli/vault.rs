@@ -1,0 +1,408 @@
+//! `keepwell vault`: making vaults, registering with them, looking at them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Subcommand};
+use cloudsync::layout::Label;
+use cloudsync::store::VaultAddress;
+use cloudsync::store::probe::probe;
+use cloudsync::store::retry::RetryPolicy;
+use cloudsync::vault::credentials::Credentials;
+use cloudsync::vault::{NewVault, REGISTRATION_PERIOD, Vault as OpenVault};
+use serde::Serialize;
+
+use super::arguments;
+use crate::assembly::Assembly;
+use crate::config::{self, Config, is_vault_name};
+use crate::console::units::{count, counted, local, rfc3339, size};
+use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::process::host_name;
+use crate::vaults::{self, Engine, OwnVault, VaultFiles};
+
+/// Make vaults, register with them, look at them
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub(super) struct Vault {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Create(Create),
+    Register(Register),
+    List(List),
+    Status(Status),
+    Ping(Ping),
+}
+
+/// Make an empty vault and its credentials file
+///
+/// For the owner of the storage. The storage is tested first: it must refuse to overwrite, and give back what was put. The credentials file lets
+/// servers register for some days, and recover always; it never holds a passphrase.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keepwell vault create /mnt/usb/vault --credentials main.vault
+  keepwell vault create file:///srv/vault --credentials web.vault --name web --expires 2d")]
+struct Create {
+    /// An empty folder, or a URL such as file:///srv/vault
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Where to write the credentials file
+    #[arg(long, value_name = "FILE")]
+    credentials: PathBuf,
+    /// The vault's name
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    name: String,
+    /// How long servers can register with the credentials (10 days)
+    #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
+    expires: Option<Duration>,
+}
+
+/// Register this server with a vault
+///
+/// Makes this server's keys, closes them with the passphrase, proves that the passphrase opens them again, and enters the vault in the configuration.
+/// Needed for recovery are the credentials file and the passphrase: keep both, apart from this machine and from each other.
+#[derive(Args, Debug)]
+#[command(
+    group = ArgGroup::new("passphrase").args(["passphrase_file", "generate_passphrase"]).required(true),
+    after_help = "\
+Examples:
+  keepwell vault register --credentials main.vault --generate-passphrase /root/passphrase
+  keepwell vault register --credentials main.vault --passphrase-file /run/secrets/vault --label web1"
+)]
+struct Register {
+    /// The credentials file of the vault
+    #[arg(long, value_name = "FILE")]
+    credentials: PathBuf,
+    /// Read the passphrase from FILE
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Make a passphrase and write it to FILE, which must not exist
+    #[arg(long, value_name = "FILE")]
+    generate_passphrase: Option<PathBuf>,
+    /// This server's name in the vault, visible there (the host's name)
+    #[arg(long, value_name = "LABEL")]
+    label: Option<Label>,
+    /// What the configuration is to call the vault (the vault's own name)
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// List the vaults of the configuration
+#[derive(Args, Debug)]
+struct List {}
+
+/// Show what of this server is in a vault
+#[derive(Args, Debug)]
+struct Status {
+    /// Which vault of the configuration
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Test a vault: connect, create, refuse to overwrite, read, list, delete
+#[derive(Args, Debug)]
+struct Ping {
+    /// Which vault of the configuration
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Vault {
+    pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        match self.action {
+            Action::Create(args) => args.run(assembly),
+            Action::Register(args) => args.run(assembly),
+            Action::List(args) => args.run(assembly),
+            Action::Status(args) => args.run(assembly),
+            Action::Ping(args) => args.run(assembly),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Created {
+    vault: String,
+    name: String,
+    url: String,
+    credentials: PathBuf,
+    registration_expires: String,
+}
+
+impl Create {
+    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let attempt = || "make a vault".to_string();
+        if self.credentials.exists() {
+            let path = self.credentials.display();
+            return Err(Error::usage(format!("{path} is there already: name a new file")));
+        }
+        let engine = Engine::start()?;
+        let address: VaultAddress = self.url.parse().attempt(attempt)?;
+        let period = self.expires.unwrap_or(REGISTRATION_PERIOD);
+        let credentials = create_vault(&engine, &self.name, address, period).attempt(attempt)?;
+        credentials.save(&self.credentials).attempt(attempt)?;
+        assembly.console.document(&Created {
+            vault: credentials.vault.to_string(),
+            name: credentials.name.clone(),
+            url: credentials.address.to_string(),
+            credentials: self.credentials.clone(),
+            registration_expires: rfc3339(credentials.registration_expires),
+        });
+        let console = &assembly.console;
+        console.note(format!("made vault \"{}\" at {}", credentials.name, credentials.address));
+        console.note(format!(
+            "wrote {}: servers can register with it until {}, and recover with it always",
+            self.credentials.display(),
+            local(credentials.registration_expires)
+        ));
+        console.note(format!(
+            "next: keepwell vault register --credentials {} --generate-passphrase FILE",
+            self.credentials.display()
+        ));
+        Ok(Outcome::Done)
+    }
+}
+
+/// Makes a vault; returns its credentials, not yet written anywhere.
+pub(super) fn create_vault(
+    engine: &Engine,
+    name: &str,
+    address: VaultAddress,
+    registration_period: Duration,
+) -> Result<Credentials, cloudsync::Error> {
+    let store = engine.patient(address.create()?, RetryPolicy::BRISK);
+    let request = NewVault {
+        name: name.to_string(),
+        address,
+        registration_period,
+        labels: Vec::new(),
+        access: Default::default(),
+    };
+    let (_, credentials) = engine.run(OpenVault::create(store, &request, &engine.around()))?;
+    Ok(credentials)
+}
+
+#[derive(Serialize)]
+struct Registered {
+    name: String,
+    vault: String,
+    label: String,
+    credentials: PathBuf,
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Register {
+    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let attempt = || "register with the vault".to_string();
+        let config = assembly.config()?;
+        let credentials = Credentials::load(&self.credentials).attempt(attempt)?;
+        let name = self.name.clone().unwrap_or_else(|| credentials.name.to_lowercase());
+        if !is_vault_name(&name) {
+            return Err(Error::usage(format!(
+                "\"{name}\" cannot be the name of a vault in the configuration: choose one with --name"
+            )));
+        }
+        let files = VaultFiles::of(&assembly.place, &name);
+        if config.vaults.contains_key(&name) && files.is_registered() {
+            return Err(Error::usage(format!(
+                "this server is registered with the vault \"{name}\" already"
+            )));
+        }
+        let label = match self.label.clone().or_else(|| credentials.labels.first().cloned()) {
+            Some(label) => label,
+            None => label_of_host()?,
+        };
+        let engine = Engine::start()?;
+        let passphrase = match (&self.passphrase_file, &self.generate_passphrase) {
+            (Some(file), _) => vaults::read_passphrase(file).attempt(attempt)?,
+            (None, Some(file)) => vaults::generate_passphrase(&engine, file).attempt(attempt)?,
+            (None, None) => return Err(Error::usage("no passphrase was given")),
+        };
+        let strength = passphrase.strength();
+        vaults::register(&engine, &files, &credentials, &label, &passphrase).attempt(attempt)?;
+        enter(assembly, &config, &name, &self.credentials).attempt(attempt)?;
+        let console = &assembly.console;
+        console.document(&Registered {
+            name: name.clone(),
+            vault: credentials.vault.to_string(),
+            label: label.to_string(),
+            credentials: self.credentials.clone(),
+            passphrase_file: self.generate_passphrase.clone(),
+        });
+        console.note(format!("registered as \"{label}\" with the vault \"{name}\""));
+        console.note(format!("the passphrase has about {} bits", strength.bits));
+        console.note("keep safe, away from this machine and apart from each other:".to_string());
+        console.note(format!("  the credentials  {}", self.credentials.display()));
+        if let Some(file) = &self.generate_passphrase {
+            console.note(format!("  the passphrase   {}", file.display()));
+        }
+        console.note("without the passphrase nobody can read the vault, and nobody can replace it");
+        console.note("next: keepwell sync");
+        Ok(Outcome::Done)
+    }
+}
+
+/// Returns this host's name as a label.
+pub(super) fn label_of_host() -> Result<Label, Error> {
+    Label::suggest(&host_name())
+        .ok_or_else(|| Error::usage("this host's name cannot be a label: choose one with --label"))
+}
+
+/// Enters a vault in the configuration file.
+pub(super) fn enter(
+    assembly: &Assembly,
+    config: &Config,
+    name: &str,
+    credentials: &Path,
+) -> Result<(), Cause> {
+    let folder = config.path.parent().unwrap_or(Path::new(""));
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |cause| Cause::Io { action: "find", path, cause }
+    };
+    let absolute = std::path::absolute(credentials).map_err(io(credentials))?;
+    let folder = std::path::absolute(folder).map_err(io(folder))?;
+    // Below `--home` relative, so that the whole home can be moved.
+    let inside = absolute.strip_prefix(&folder).ok().filter(|_| assembly.place.home.is_some());
+    let written = inside.unwrap_or(&absolute);
+    let text = std::fs::read_to_string(&config.path).map_err(|cause| Cause::Io {
+        action: "read",
+        path: config.path.clone(),
+        cause,
+    })?;
+    let text = config::with_vault(&text, name, written)
+        .ok_or_else(|| Cause::Unwritable { path: config.path.clone() })?;
+    Config::parse(&config.path, &text)?;
+    config::write(&config.path, &text)
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    vault: String,
+    url: String,
+    credentials: PathBuf,
+    registered: bool,
+}
+
+impl List {
+    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let config = assembly.config()?;
+        let mut listing = assembly.console.listing("vaults", &serde_json::json!({}));
+        for (name, vault) in &config.vaults {
+            let credentials = Credentials::load(&vault.credentials)
+                .attempt(|| format!("look at the vault \"{name}\""))?;
+            let files = VaultFiles::of(&assembly.place, name);
+            let registered = files.is_registered();
+            listing.item(&Listed {
+                name: name.clone(),
+                vault: credentials.vault.to_string(),
+                url: credentials.address.to_string(),
+                credentials: vault.credentials.clone(),
+                registered,
+            });
+            let state = if registered { "" } else { ", not registered" };
+            assembly.console.say(format!("{name}  {}{state}", credentials.address));
+        }
+        let none = listing.items() == 0;
+        listing.finish(&serde_json::json!({}));
+        if none {
+            assembly.console.note("no vault in the configuration");
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Stand {
+    name: String,
+    vault: String,
+    url: String,
+    label: String,
+    generation: u64,
+    witness: String,
+    points: u64,
+    forgotten: u64,
+    points_waiting: u64,
+    newest: Option<String>,
+    objects: u64,
+    bytes: u64,
+}
+
+impl Status {
+    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let config = assembly.config()?;
+        let (name, vault) = vaults::choose(&config, self.name.as_deref())?;
+        let attempt = || format!("look into the vault \"{name}\"");
+        let pool = assembly.open_configured(&config)?;
+        let engine = Engine::start()?;
+        let mut own = OwnVault::open(assembly, &engine, name, vault).attempt(attempt)?;
+        let snapshot = own.state(&engine).attempt(attempt)?;
+        let points = pool.points().attempt(attempt)?;
+        let waiting = points.iter().filter(|point| {
+            !snapshot.points().contains_key(&point.id)
+                && !snapshot.forgotten().contains_key(&point.id)
+        });
+        let newest = snapshot.points().values().map(|point| point.started).max();
+        let live = || snapshot.objects().values().filter(|object| object.condemned.is_none());
+        let stand = Stand {
+            name: own.name.clone(),
+            vault: own.vault.id().to_string(),
+            url: own.vault.store().address().to_string(),
+            label: snapshot.label().map(ToString::to_string).unwrap_or_default(),
+            generation: snapshot.generation().0,
+            witness: snapshot.witness(own.realm.keys()).to_string(),
+            points: snapshot.points().len() as u64,
+            forgotten: snapshot.forgotten().len() as u64,
+            points_waiting: waiting.count() as u64,
+            newest: newest.map(rfc3339),
+            objects: live().count() as u64,
+            bytes: live().map(|object| object.record.size).sum(),
+        };
+        let console = &assembly.console;
+        console.document(&stand);
+        console.say(format!("vault    {} at {}, as \"{}\"", stand.name, stand.url, stand.label));
+        console.say(format!(
+            "points   {} here, {} waiting to be copied",
+            count(stand.points),
+            count(stand.points_waiting)
+        ));
+        if let Some(newest) = newest {
+            console.say(format!("newest   {}", local(newest)));
+        }
+        console.say(format!(
+            "size     {} in {}",
+            size(stand.bytes),
+            counted(stand.objects, "object")
+        ));
+        console.say(format!("witness  {}", stand.witness));
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Pinged {
+    name: String,
+    url: String,
+    reached: bool,
+}
+
+impl Ping {
+    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let config = assembly.config()?;
+        let (name, vault) = vaults::choose(&config, self.name.as_deref())?;
+        let attempt = || format!("reach the vault \"{name}\"");
+        let engine = Engine::start()?;
+        let credentials = Credentials::load(&vault.credentials).attempt(attempt)?;
+        let open = engine.open(&credentials).attempt(attempt)?;
+        let around = engine.around();
+        engine.run(probe(open.store().as_ref(), around.entropy)).attempt(attempt)?;
+        let url = credentials.address.to_string();
+        assembly.console.say(format!("{name}  {url}  all tests passed"));
+        assembly.console.document(&Pinged { name: name.to_string(), url, reached: true });
+        Ok(Outcome::Done)
+    }
+}

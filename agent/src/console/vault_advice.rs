@@ -1,0 +1,80 @@
+//! What a person can do about a vault that refuses: each kind of failure has its own answer.
+
+use cloudsync::Error;
+use cloudsync::error::{SealError, StoreFault};
+
+use super::failure::{DAMAGE, FAILED, NO_POOL, NO_SPACE, REFUSED, USAGE, WRONG_PASSPHRASE};
+
+/// Returns the exit code and the advice for a failure of a vault.
+pub(super) fn advise_vault(error: &Error) -> (u8, Option<String>) {
+    let (code, hint) = advise(error);
+    (code, (!hint.is_empty()).then(|| hint.to_string()))
+}
+
+fn advise(error: &Error) -> (u8, &'static str) {
+    match error {
+        Error::WrongPassphrase { .. } => (
+            WRONG_PASSPHRASE,
+            "passphrases are case sensitive; without the right one nobody can read this server's points",
+        ),
+        Error::Passphrase(_) => (USAGE, "let Keepwell make one with --generate-passphrase FILE"),
+        Error::NotAVault { .. } => (
+            NO_POOL,
+            "is the place mounted, and the address right? To make a vault there, run \"keepwell vault create\"",
+        ),
+        Error::OtherVault { .. } => {
+            (FAILED, "use the credentials file that was made for this vault")
+        }
+        Error::VaultExists { .. } => {
+            (FAILED, "use the credentials file that was made with it, or choose another place")
+        }
+        Error::CredentialsDamaged { .. } => {
+            (USAGE, "use a credentials file as \"keepwell vault create\" writes it")
+        }
+        Error::CredentialsExpired { .. } => (
+            REFUSED,
+            "they are still good for recovery; if the time is wrong, set this machine's clock, else ask the vault's owner for new ones",
+        ),
+        Error::Address { .. } => {
+            (USAGE, "name an absolute folder or a URL such as file:///srv/vault")
+        }
+        Error::LabelTaken { .. } => (
+            FAILED,
+            "choose another name with --label, or use \"keepwell recover\" to get that server's points",
+        ),
+        Error::NoSuchServer { .. } => (FAILED, "run \"keepwell recover --servers\" to list them"),
+        Error::NoSuchPoint { .. } => (FAILED, "run \"keepwell recover --list\" to see all points"),
+        Error::Rewound { .. } | Error::Forked { .. } => (
+            DAMAGE,
+            "nothing is written there any more; recovery is still possible; ask the vault's owner what was done to it",
+        ),
+        Error::TakenOver { .. } | Error::Twin { .. } => (
+            REFUSED,
+            "if this machine was copied or restored, only one of the two may go on; nothing was harmed",
+        ),
+        Error::KeyFileExposed { .. } => {
+            (REFUSED, "take the rights away from others with chmod 600")
+        }
+        Error::CreateNotExclusive { .. } | Error::StoreUnsound { .. } => {
+            (FAILED, "this store cannot keep a vault safely; choose another one")
+        }
+        Error::Store(error) => match error.fault {
+            StoreFault::NoSpace => (NO_SPACE, "make room in the vault's place"),
+            StoreFault::Unreachable | StoreFault::Timeout => {
+                (FAILED, "is the place mounted, and the network up? Local backups go on without it")
+            }
+            StoreFault::Unauthenticated | StoreFault::PermissionDenied => (
+                FAILED,
+                "check the rights of this user there, and the access keys in the credentials file",
+            ),
+            _ => (FAILED, ""),
+        },
+        Error::Damaged { reason: SealError::Cost { .. }, .. } => {
+            (FAILED, "use a machine with more memory")
+        }
+        error if error.is_damage() => {
+            (DAMAGE, "recovery of what is not affected is still possible")
+        }
+        _ => (FAILED, ""),
+    }
+}

@@ -1,0 +1,284 @@
+//! Vaults from the agent's side: where their local files are, how they are opened, registered with and copied to.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloudsync::crypto::passphrase::Passphrase;
+use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
+use cloudsync::layout::Label;
+use cloudsync::ledger::Ledger;
+use cloudsync::store::ObjectStore;
+use cloudsync::store::retry::{RetryPolicy, RetryStore};
+use cloudsync::sync::{SyncOptions, SyncReport, SyncSource, sync};
+use cloudsync::vault::anchor::Anchor;
+use cloudsync::vault::chain::{Realm, Surroundings};
+use cloudsync::vault::credentials::Credentials;
+use cloudsync::vault::key_file::UnlockedKey;
+use cloudsync::vault::snapshot::Snapshot;
+use cloudsync::vault::{NewServer, Unlocked, Vault};
+use storepool::disk::{Disk, SystemDisk};
+use storepool::lock::{HeldLock, LockMode, Locks};
+use storepool::monitor::Monitor;
+use storepool::pool::{Pool, World};
+use zeroize::Zeroizing;
+
+use crate::assembly::Assembly;
+use crate::config::{Config, VaultConfig};
+use crate::console::Progress;
+use crate::error::{Attempt, Cause, Error};
+use crate::place::Place;
+
+/// Longest passphrase file that is read.
+const PASSPHRASE_FILE_LIMIT: u64 = 64 << 10;
+
+/// The local files of one registration.
+#[derive(Clone, Debug)]
+pub(crate) struct VaultFiles {
+    folder: PathBuf,
+}
+
+impl VaultFiles {
+    /// Returns the files for the vault that the configuration calls `name`.
+    pub(crate) fn of(place: &Place, name: &str) -> Self {
+        Self { folder: place.state().join(format!("vault-{name}")) }
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.join("key")
+    }
+
+    fn anchor(&self) -> PathBuf {
+        self.folder.join("anchor")
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.folder.join("ledger.db")
+    }
+
+    /// Returns whether this installation is registered.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.key().exists()
+    }
+
+    /// Makes the folder.
+    pub(crate) fn create(&self) -> Result<(), Cause> {
+        let io = |cause| Cause::Io { action: "create", path: self.folder.clone(), cause };
+        std::fs::create_dir_all(&self.folder).map_err(io)
+    }
+
+    /// Keeps other processes from working on this vault; the answer for them is who it is.
+    pub(crate) fn lock(&self, assembly: &Assembly) -> Result<HeldLock, Cause> {
+        let locks = Locks::new(self.folder.clone(), assembly.holder());
+        Ok(locks.take("lock", LockMode::Exclusive)?)
+    }
+}
+
+/// Runs a future to its end, on a runtime of this command's own.
+pub(crate) struct Engine {
+    runtime: tokio::runtime::Runtime,
+    world: World,
+}
+
+impl Engine {
+    /// Starts the runtime.
+    pub(crate) fn start() -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("vault")
+            .enable_time()
+            .build()
+            .map_err(|cause| Cause::Io { action: "start", path: "threads".into(), cause })
+            .attempt(|| "talk to a vault".to_string())?;
+        Ok(Self { runtime, world: World::system() })
+    }
+
+    /// Returns the handle by which others drive a store.
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Runs a future.
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Returns clock and randomness.
+    pub(crate) fn around(&self) -> Surroundings<'_> {
+        Surroundings { clock: &*self.world.clock, entropy: &*self.world.entropy }
+    }
+
+    /// Wraps a store so that passing faults are waited out.
+    pub(crate) fn patient(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        policy: RetryPolicy,
+    ) -> Arc<dyn ObjectStore> {
+        Arc::new(RetryStore::new(store, policy, self.world.entropy.clone()))
+    }
+
+    /// Opens the vault that credentials are for.
+    pub(crate) fn open(&self, credentials: &Credentials) -> Result<Vault, cloudsync::Error> {
+        let store = self.patient(credentials.address.open()?, RetryPolicy::BRISK);
+        self.run(Vault::open(store, credentials))
+    }
+}
+
+/// A vault that this installation is registered with, ready for work; nobody else on this machine works on it.
+pub(crate) struct OwnVault {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// The vault.
+    pub(crate) vault: Vault,
+    /// This server's part of it.
+    pub(crate) realm: Realm,
+    anchor: Anchor,
+    ledger: Arc<Ledger>,
+    _lock: HeldLock,
+}
+
+impl OwnVault {
+    /// Opens the vault `name` of the configuration with the key file of its registration.
+    pub(crate) fn open(
+        assembly: &Assembly,
+        engine: &Engine,
+        name: &str,
+        config: &VaultConfig,
+    ) -> Result<Self, Cause> {
+        let files = VaultFiles::of(&assembly.place, name);
+        if !files.is_registered() {
+            return Err(Cause::NotRegistered { vault: name.to_string() });
+        }
+        let lock = files.lock(assembly)?;
+        let credentials = Credentials::load(&config.credentials)?;
+        let key = UnlockedKey::load(&files.key())?;
+        let vault = engine.open(&credentials)?;
+        let realm = vault.unlock_with(&key)?;
+        let anchor = Anchor::load(&files.anchor(), realm.keys())?
+            .ok_or_else(|| Cause::NotRegistered { vault: name.to_string() })?;
+        let ledger = Arc::new(Ledger::open(&files.ledger(), realm.id())?);
+        Ok(Self { name: name.to_string(), vault, realm, anchor, ledger, _lock: lock })
+    }
+
+    /// Copies all points of the pool that the vault does not have.
+    pub(crate) fn sync(
+        &mut self,
+        engine: &Engine,
+        pool: &Arc<Pool>,
+        monitor: Arc<dyn Monitor>,
+    ) -> Result<SyncReport, Cause> {
+        let session = Arc::new(pool.begin_session()?);
+        let points = pool.points()?;
+        let (options, around) = (SyncOptions::default(), engine.around());
+        let source = SyncSource { session, points };
+        let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &self.ledger);
+        Ok(engine.run(sync(realm, anchor, ledger, source, &options, &around, monitor))?)
+    }
+
+    /// Returns the newest state of this server in the vault.
+    pub(crate) fn state(&mut self, engine: &Engine) -> Result<Snapshot, Cause> {
+        let snapshot = engine.run(cloudsync::sync::load_state(&self.realm, &self.ledger))?;
+        engine.run(self.realm.reconcile(&mut self.anchor, &snapshot))?;
+        Ok(snapshot)
+    }
+}
+
+/// Registers this installation: keys, first commit, key file. Run again after a break, it ends what was begun.
+pub(crate) fn register(
+    engine: &Engine,
+    files: &VaultFiles,
+    credentials: &Credentials,
+    label: &Label,
+    passphrase: &Passphrase,
+) -> Result<(), Cause> {
+    files.create()?;
+    let vault = engine.open(credentials)?;
+    let limits = KdfLimits::of_this_machine();
+    let anchor = files.anchor();
+    let server =
+        NewServer { label, passphrase, costs: KdfCosts::fitting(&limits), anchor: &anchor };
+    let key = match engine.run(vault.register(credentials, server, &engine.around())) {
+        Ok(registration) => registration.key,
+        // Registered by a run that ended before it could keep the key: the anchor is the proof.
+        Err(error @ cloudsync::Error::LabelTaken { .. }) if anchor.exists() => {
+            let unlocked = unlock(engine, &vault, label, passphrase)?;
+            let keys = unlocked.realm.keys().as_ref().clone();
+            match Anchor::load(&anchor, &keys) {
+                Ok(Some(anchor)) => {
+                    UnlockedKey { vault: vault.id(), instance: anchor.instance(), keys }
+                }
+                _ => return Err(error.into()),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(key.save(&files.key())?)
+}
+
+/// Opens a server's part of a vault with its passphrase, as on a machine that has nothing else.
+pub(crate) fn unlock(
+    engine: &Engine,
+    vault: &Vault,
+    label: &Label,
+    passphrase: &Passphrase,
+) -> Result<Unlocked, cloudsync::Error> {
+    let limits = KdfLimits::of_this_machine();
+    engine.run(async {
+        let server = vault.server(label).await?;
+        vault.unlock(&server, passphrase, &limits).await
+    })
+}
+
+/// Chooses a vault of the configuration: the one that is named, or the only one.
+pub(crate) fn choose<'a>(
+    config: &'a Config,
+    name: Option<&str>,
+) -> Result<(&'a str, &'a VaultConfig), Error> {
+    let mut vaults = config.vaults.iter();
+    match (name, vaults.next(), vaults.next()) {
+        (Some(name), ..) => config
+            .vaults
+            .get_key_value(name)
+            .map(|(name, vault)| (name.as_str(), vault))
+            .ok_or_else(|| {
+                Error::usage(format!("there is no [vault.{name}] in the configuration"))
+            }),
+        (None, Some((name, vault)), None) => Ok((name, vault)),
+        (None, None, _) => {
+            let cause = Cause::NoVault { path: config.path.clone() };
+            Err(Error { attempt: String::new(), cause })
+        }
+        (None, ..) => {
+            let names: Vec<_> = config.vaults.keys().cloned().collect();
+            Err(Error::usage(format!("there are several vaults: name one of {}", names.join(", "))))
+        }
+    }
+}
+
+/// Reads a passphrase from a file that the administrator named.
+pub(crate) fn read_passphrase(path: &Path) -> Result<Passphrase, Cause> {
+    let bytes = SystemDisk
+        .read(path, PASSPHRASE_FILE_LIMIT)
+        .map(Zeroizing::new)
+        .map_err(|cause| Cause::Io { action: "read", path: path.to_path_buf(), cause })?;
+    Ok(Passphrase::from_file(&bytes).map_err(cloudsync::Error::from)?)
+}
+
+/// Generates a passphrase into a new file that only its owner can read; durable on return.
+pub(crate) fn generate_passphrase(engine: &Engine, path: &Path) -> Result<Passphrase, Cause> {
+    let passphrase = Passphrase::generate(engine.around().entropy);
+    let io = |action| move |cause| Cause::Io { action, path: path.to_path_buf(), cause };
+    let text = Zeroizing::new(format!("{}\n", passphrase.expose()));
+    // Never over an existing file: it may be the passphrase of something.
+    let mut file = SystemDisk.create(path).map_err(io("create"))?;
+    file.append(text.as_bytes()).and_then(|()| file.sync()).map_err(io("write"))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    SystemDisk
+        .sync_directory(parent.unwrap_or(Path::new(".")))
+        .map_err(io("sync the folder of"))?;
+    Ok(passphrase)
+}
+
+/// Ends a progress line that was shared with threads that have ended.
+pub(crate) fn finish(progress: Arc<Progress>) -> std::time::Duration {
+    Arc::into_inner(progress).map(Progress::finish).unwrap_or_default()
+}
