@@ -4,7 +4,9 @@
 //! `openat2` resolves whole paths that way in one call; where the kernel has none, paths are walked one component at a time.
 
 pub(crate) mod attributes;
+pub(crate) mod parts;
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -51,15 +53,22 @@ impl DirectoryTarget {
     /// # Errors
     /// [`Error::Target`] if it is no directory or cannot be opened.
     pub fn create(path: &Path, mode: u32) -> Result<Self> {
+        let failed = |cause: std::io::Error| match cause.kind() {
+            ErrorKind::StorageFull => Error::TargetFull { path: path.to_path_buf() },
+            _ => Error::Target {
+                path: path.to_path_buf(),
+                reason: format!("it cannot be created: {cause}"),
+            },
+        };
         let mut created = false;
         if !path.exists() {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+                std::fs::create_dir_all(parent).map_err(failed)?;
             }
             match rustix::fs::mkdir(path, Mode::from_bits_truncate(mode)) {
                 Ok(()) => created = true,
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(Error::io("create", path)(errno.into())),
+                Err(errno) => return Err(failed(errno.into())),
             }
         }
         let mut target = Self::open(path)?;

@@ -155,6 +155,7 @@ pub(super) enum Other {
 pub(super) struct RetouchTask {
     pub(super) spot: Spot,
     pub(super) is_file: bool,
+    pub(super) size: u64,
     pub(super) attributes: Attributes,
     pub(super) anchor: Option<Arc<LinkAnchor>>,
 }

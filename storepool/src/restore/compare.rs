@@ -38,17 +38,18 @@ impl Stage for CompareStage<'_> {
             self.run.check()?;
             let file = &self.batch.files[comparison.file as usize];
             let present = self.compare(worker, comparison, file, &mut buffer);
-            let all = comparison.pieces.len();
             // A file that is replaced is replaced as a whole.
             let usable = file.way == Way::Patched || !file.differs();
+            let mut bytes = 0;
             for (number, _) in
                 comparison.pieces.clone().zip(&present).filter(|(_, here)| **here && usable)
             {
                 self.batch.present[number as usize].store(true, Ordering::Release);
+                bytes += u64::from(self.batch.pieces[number as usize].length);
             }
             let dropped = present.iter().filter(|here| **here).count();
-            debug_assert!(dropped <= all);
             if usable && dropped > 0 {
+                worker.desk.count_present(bytes);
                 worker.desk.release(file, dropped as u64)?;
             }
             worker.desk.report_done();

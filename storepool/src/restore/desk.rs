@@ -1,6 +1,5 @@
 //! What one thread does to files of the target: begin, write, finish, discard.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -12,20 +11,16 @@ use crate::error::Result;
 use crate::monitor::Event;
 use crate::restore::batch::{FileTask, LinkAnchor, Slot, Spot, TargetDirectory, Way};
 use crate::restore::directories::Frozen;
-use crate::restore::run::{Fault, Run};
+use crate::restore::run::{Fault, Outcome, Run};
 use crate::restore::tally::add;
 use crate::target::attributes::{Attributes, Shortfalls, Subject};
+use crate::target::parts::{Part, write_parts};
 use crate::target::{identity_of, kind_of, look_at};
 
 /// Directory handles kept by each thread; neighbours in a pack are neighbours in the tree.
 const HANDLES_KEPT: usize = 16;
-/// Parts given to the kernel in one call.
-const PARTS_MOST: usize = 64;
 /// Files from this size on are announced to the monitor.
 const ANNOUNCED_LEAST: u64 = 64 << 20;
-
-/// Some bytes and where in the file they belong.
-pub(super) type Part<'a> = (u64, &'a [u8]);
 
 /// One thread's access to the target.
 pub(super) struct Desk<'a> {
@@ -35,7 +30,8 @@ pub(super) struct Desk<'a> {
     path: Vec<u8>,
     path_of: Option<(Arc<TargetDirectory>, usize)>,
     done_items: u64,
-    done_bytes: u64,
+    written_bytes: u64,
+    present_bytes: u64,
 }
 
 impl<'a> Desk<'a> {
@@ -46,7 +42,8 @@ impl<'a> Desk<'a> {
             path: Vec::new(),
             path_of: None,
             done_items: 0,
-            done_bytes: 0,
+            written_bytes: 0,
+            present_bytes: 0,
         }
     }
 
@@ -139,27 +136,29 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Counts what is finished, for the monitor.
+    /// Counts entries that are finished and bytes that were written.
     pub(super) fn count(&mut self, items: u64, bytes: u64) {
         self.done_items += items;
-        self.done_bytes += bytes;
+        self.written_bytes += bytes;
+    }
+
+    /// Counts bytes that did not have to be written.
+    pub(super) fn count_present(&mut self, bytes: u64) {
+        self.present_bytes += bytes;
     }
 
     /// Tells the monitor what was counted.
     pub(super) fn report_done(&mut self) {
-        if self.done_items > 0 || self.done_bytes > 0 {
-            self.run.monitor.event(Event::Done { items: self.done_items, bytes: self.done_bytes });
-            add(&self.run.tally.bytes, self.done_bytes);
-            (self.done_items, self.done_bytes) = (0, 0);
+        let (items, bytes) = (self.done_items, self.written_bytes + self.present_bytes);
+        if items > 0 || bytes > 0 {
+            self.run.monitor.event(Event::Done { items, bytes });
+            add(&self.run.tally.bytes, self.written_bytes);
+            (self.done_items, self.written_bytes, self.present_bytes) = (0, 0, 0);
         }
     }
 
-    fn settle(
-        &mut self,
-        file: &Arc<FileTask>,
-        result: std::result::Result<(), Fault>,
-    ) -> Result<()> {
-        match result {
+    fn settle(&mut self, file: &Arc<FileTask>, outcome: Outcome<()>) -> Result<()> {
+        match outcome {
             Ok(()) => Ok(()),
             Err(Fault::Stop(error)) => Err(error),
             Err(Fault::Entry(message)) => {
@@ -170,11 +169,7 @@ impl<'a> Desk<'a> {
     }
 
     // The whole file in one go: nobody else knows of it, so nothing is locked.
-    fn put_whole(
-        &mut self,
-        file: &Arc<FileTask>,
-        parts: &[Part<'_>],
-    ) -> std::result::Result<(), Fault> {
+    fn put_whole(&mut self, file: &Arc<FileTask>, parts: &[Part<'_>]) -> Outcome<()> {
         let handle = self.begin(file, file.attributes.mode & 0o777)?;
         let written = self.fill(file, handle.as_fd(), parts);
         drop(handle);
@@ -185,12 +180,7 @@ impl<'a> Desk<'a> {
         written
     }
 
-    fn fill(
-        &mut self,
-        file: &FileTask,
-        handle: BorrowedFd<'_>,
-        parts: &[Part<'_>],
-    ) -> std::result::Result<(), Fault> {
+    fn fill(&mut self, file: &FileTask, handle: BorrowedFd<'_>, parts: &[Part<'_>]) -> Outcome<()> {
         let length = self.write(handle, parts)?;
         let end = parts.last().map_or(0, |(offset, bytes)| offset + bytes.len() as u64);
         if end < file.size {
@@ -201,11 +191,7 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn put_shared(
-        &mut self,
-        file: &Arc<FileTask>,
-        parts: &[Part<'_>],
-    ) -> std::result::Result<(), Fault> {
+    fn put_shared(&mut self, file: &Arc<FileTask>, parts: &[Part<'_>]) -> Outcome<()> {
         let Some(handle) = self.shared_handle(file)? else { return Ok(()) };
         let length = self.write(handle.as_fd(), parts)?;
         self.count(0, length);
@@ -213,10 +199,7 @@ impl<'a> Desk<'a> {
     }
 
     // Opens the file at its first piece. `None`: it has failed, its pieces are of no use.
-    fn shared_handle(
-        &mut self,
-        file: &Arc<FileTask>,
-    ) -> std::result::Result<Option<Arc<OwnedFd>>, Fault> {
+    fn shared_handle(&mut self, file: &Arc<FileTask>) -> Outcome<Option<Arc<OwnedFd>>> {
         let (handle, begun) = {
             let mut slot = lock(file);
             let (handle, begun) = match &*slot {
@@ -235,11 +218,7 @@ impl<'a> Desk<'a> {
         Ok(Some(handle))
     }
 
-    fn prepare_shared(
-        &self,
-        file: &FileTask,
-        handle: BorrowedFd<'_>,
-    ) -> std::result::Result<(), Fault> {
+    fn prepare_shared(&self, file: &FileTask, handle: BorrowedFd<'_>) -> Outcome<()> {
         if file.size >= ANNOUNCED_LEAST {
             let path = self.run.entry_path(&file.spot.directory, Some(&file.spot.name));
             self.run.monitor.event(Event::Current(path));
@@ -252,7 +231,7 @@ impl<'a> Desk<'a> {
         self.set_length(handle, file.size)
     }
 
-    fn finish_shared(&mut self, file: &Arc<FileTask>) -> std::result::Result<(), Fault> {
+    fn finish_shared(&mut self, file: &Arc<FileTask>) -> Outcome<()> {
         if file.way == Way::Compared && !file.differs() {
             return self.finish_compared(file);
         }
@@ -265,7 +244,7 @@ impl<'a> Desk<'a> {
     }
 
     // The content is there: only the metadata may not be.
-    fn finish_compared(&mut self, file: &Arc<FileTask>) -> std::result::Result<(), Fault> {
+    fn finish_compared(&mut self, file: &Arc<FileTask>) -> Outcome<()> {
         let changed = self.retouch(&file.spot, true, &file.attributes, file.anchor.as_deref())?;
         let tally = &self.run.tally;
         add(if changed { &tally.files } else { &tally.unchanged }, 1);
@@ -274,7 +253,7 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, file: &FileTask, mode: u32) -> std::result::Result<OwnedFd, Fault> {
+    fn begin(&mut self, file: &FileTask, mode: u32) -> Outcome<OwnedFd> {
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let created = match file.way {
             Way::New => self.open(&file.spot, create, Mode::from_bits_truncate(mode)),
@@ -312,11 +291,7 @@ impl<'a> Desk<'a> {
         Ok(handle)
     }
 
-    fn reopen(
-        &mut self,
-        file: &FileTask,
-        identity: (u64, u64),
-    ) -> std::result::Result<OwnedFd, Fault> {
+    fn reopen(&mut self, file: &FileTask, identity: (u64, u64)) -> Outcome<OwnedFd> {
         let opened = match file.way {
             Way::New | Way::Patched => self.open(&file.spot, OFlags::WRONLY, Mode::empty()),
             Way::Beside | Way::Over | Way::Compared => {
@@ -337,11 +312,7 @@ impl<'a> Desk<'a> {
         Ok(handle)
     }
 
-    fn finish(
-        &mut self,
-        file: &FileTask,
-        handle: BorrowedFd<'_>,
-    ) -> std::result::Result<(), Fault> {
+    fn finish(&mut self, file: &FileTask, handle: BorrowedFd<'_>) -> Outcome<()> {
         let run = self.run;
         let fault = |errno| run.fault("set the metadata", errno);
         let stat = rustix::fs::fstat(handle).map_err(fault)?;
@@ -392,7 +363,7 @@ impl<'a> Desk<'a> {
         is_file: bool,
         attributes: &Attributes,
         anchor: Option<&LinkAnchor>,
-    ) -> std::result::Result<bool, Fault> {
+    ) -> Outcome<bool> {
         let run = self.run;
         let fault = |errno| run.fault("set the metadata", errno);
         let parent = self.handle(&spot.directory).map_err(fault)?;
@@ -419,7 +390,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Gives what was made beside `spot` its name.
-    pub(super) fn rename(&mut self, spot: &Spot, over: bool) -> std::result::Result<(), Fault> {
+    pub(super) fn rename(&mut self, spot: &Spot, over: bool) -> Outcome<()> {
         let run = self.run;
         let fault = |errno| run.fault("rename to the final name", errno);
         let parent = self.handle(&spot.directory).map_err(fault)?;
@@ -454,51 +425,14 @@ impl<'a> Desk<'a> {
         };
     }
 
-    fn set_length(&self, handle: BorrowedFd<'_>, length: u64) -> std::result::Result<(), Fault> {
+    fn set_length(&self, handle: BorrowedFd<'_>, length: u64) -> Outcome<()> {
         rustix::fs::ftruncate(handle, length)
             .map_err(|errno| self.run.fault("set the length", errno))
     }
 
-    // Returns the bytes written.
-    fn write(&self, handle: BorrowedFd<'_>, parts: &[Part<'_>]) -> std::result::Result<u64, Fault> {
-        let fault = |errno| self.run.fault("write the file", errno);
-        let adjacent = |one: &Part<'_>, other: &Part<'_>| one.0 + one.1.len() as u64 == other.0;
-        let mut written = 0;
-        for group in parts.chunk_by(adjacent).flat_map(|group| group.chunks(PARTS_MOST)) {
-            written += write_adjacent(handle, group).map_err(fault)?;
-        }
-        Ok(written)
+    fn write(&self, handle: BorrowedFd<'_>, parts: &[Part<'_>]) -> Outcome<u64> {
+        write_parts(handle, parts).map_err(|errno| self.run.fault("write the file", errno))
     }
-}
-
-fn write_adjacent(handle: BorrowedFd<'_>, parts: &[Part<'_>]) -> SystemResult<u64> {
-    let total: u64 = parts.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-    let mut done = 0;
-    if parts.len() > 1 {
-        let slices: Vec<_> = parts.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
-        done = rustix::io::pwritev(handle, &slices, parts[0].0)? as u64;
-        if done == total {
-            return Ok(total);
-        }
-    }
-    // One part, or the rest of a write that the kernel cut short.
-    for (offset, bytes) in parts {
-        let skipped = done.min(bytes.len() as u64);
-        done -= skipped;
-        let (mut at, mut rest) = (offset + skipped, &bytes[skipped as usize..]);
-        while !rest.is_empty() {
-            match rustix::io::pwrite(handle, rest, at) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(length) => {
-                    at += length as u64;
-                    rest = &rest[length..];
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(total)
 }
 
 fn lock(file: &FileTask) -> MutexGuard<'_, Slot> {

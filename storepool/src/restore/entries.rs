@@ -10,13 +10,11 @@ use rustix::io::{Errno, Result as SystemResult};
 use crate::error::Result;
 use crate::restore::batch::{Batch, LinkTask, Other, OtherTask, RetouchTask, Spot, Way};
 use crate::restore::desk::Desk;
-use crate::restore::run::{Fault, Run};
+use crate::restore::run::{Fault, Outcome, Run};
 use crate::restore::tally::add;
 use crate::restore::workers::{Stage, Worker};
 use crate::target::attributes::{Shortfalls, Subject};
 use crate::target::{identity_of, look_at};
-
-type Outcome<T> = std::result::Result<T, Fault>;
 
 /// Makes a symlink, pipe, socket or device.
 pub(super) fn make_other(desk: &mut Desk<'_>, task: &OtherTask) -> Result<()> {
@@ -34,19 +32,14 @@ pub(super) fn make_retouch(desk: &mut Desk<'_>, task: &RetouchTask) -> Result<()
             (true, true) => add(&run.tally.files, 1),
             (true, false) => add(&run.tally.others, 1),
         });
+    desk.count_present(task.size);
     settle(desk, &task.spot, retouched)
 }
 
 fn settle(desk: &mut Desk<'_>, spot: &Spot, outcome: Outcome<()>) -> Result<()> {
     desk.count(1, 0);
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(Fault::Stop(error)) => Err(error),
-        Err(Fault::Entry(message)) => {
-            desk.run.spot_problem(spot, message);
-            Ok(())
-        }
-    }
+    let run = desk.run;
+    run.settle(|| run.entry_path(&spot.directory, Some(&spot.name)), outcome)
 }
 
 fn try_make_other(desk: &mut Desk<'_>, task: &OtherTask) -> Outcome<()> {

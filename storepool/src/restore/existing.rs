@@ -12,11 +12,11 @@ use crate::restore::Conflict;
 use crate::restore::batch::Way;
 use crate::restore::desk::Desk;
 use crate::restore::directories::remove_all;
-use crate::restore::run::{Fault, Run};
+use crate::restore::run::{Fault, Outcome, Run};
 use crate::restore::selection::Choice;
 use crate::target::attributes::{Attributes, time_of};
 use crate::target::{kind_of, look_at};
-use crate::tree::{DEPTH_LIMIT, Entry, Node, TreeCursor};
+use crate::tree::{Content, DEPTH_LIMIT, Entry, Node, TreeCursor};
 
 /// In-place files from this size on are changed where they differ; smaller ones are not worth it.
 const PATCH_LEAST: u64 = 1 << 20;
@@ -39,7 +39,7 @@ pub(super) fn decide(
     entry: &Entry,
     attributes: &Attributes,
     stat: &Stat,
-) -> std::result::Result<Decision, Fault> {
+) -> Outcome<Decision> {
     if !replaces(run.conflict, entry, stat)? {
         return Ok(Decision::Skip);
     }
@@ -54,7 +54,7 @@ pub(super) fn decide(
         return Ok(Decision::Make(Way::Over));
     }
     Ok(match &entry.node {
-        Node::File { size, .. } if kind_of(stat) == FileType::RegularFile => {
+        Node::File { size, content } if kind_of(stat) == FileType::RegularFile => {
             let same_size = stat.st_size as u64 == *size;
             let trusted = same_size && attributes.same_time(stat);
             let large = *size >= PATCH_LEAST && stat.st_nlink == 1;
@@ -62,7 +62,7 @@ pub(super) fn decide(
                 Decision::Retouch
             } else if large {
                 Decision::Make(Way::Patched)
-            } else if same_size && *size < PATCH_LEAST && run.options.verify {
+            } else if same_size && run.options.verify && !matches!(content, Content::Listed(_)) {
                 Decision::Make(Way::Compared)
             } else {
                 Decision::Make(Way::Over)
@@ -74,11 +74,7 @@ pub(super) fn decide(
 }
 
 /// Returns whether the point's entry takes the place of what is there.
-pub(super) fn replaces(
-    conflict: Conflict,
-    entry: &Entry,
-    stat: &Stat,
-) -> std::result::Result<bool, Fault> {
+pub(super) fn replaces(conflict: Conflict, entry: &Entry, stat: &Stat) -> Outcome<bool> {
     match conflict {
         // Looked at before the first write: it came meanwhile.
         Conflict::Fail => Err(Fault::Entry("it exists already".to_string())),

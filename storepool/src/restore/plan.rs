@@ -5,24 +5,23 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::entry::{EntryPath, is_safe_name};
 use crate::error::Result;
-use crate::restore::Conflict;
+use crate::monitor::Event;
 use crate::restore::batch::{
     Batch, Comparison, FileTask, LinkAnchor, LinkTask, Other, OtherTask, Piece, RetouchTask, Slot,
     Spot, TargetDirectory, Way,
 };
 use crate::restore::desk::Desk;
-use crate::restore::existing::{Decision, decide, look, replaces};
+use crate::restore::directories::make_directory;
+use crate::restore::existing::{Decision, decide, look};
 use crate::restore::layout::{Layout, Stretch};
-use crate::restore::run::{Fault, Run};
+use crate::restore::run::{Outcome, Run};
 use crate::restore::selection::Choice;
 use crate::restore::tally::add;
-use crate::target::attributes::{Attributes, Subject, has_default_acl, remove_acl};
-use crate::target::kind_of;
+use crate::target::attributes::Attributes;
 use crate::tree::{
     ChunkFetch, Content, DEPTH_LIMIT, Entry, Extents, ListRef, Node, TreeCursor, read_list,
 };
@@ -30,11 +29,9 @@ use crate::tree::{
 /// Entries of the first batch: small, so that the workers begin soon. Each further one has twice as many.
 const ENTRIES_FIRST: usize = 2 << 10;
 /// Entries of a batch at most: bounds memory. Large, because a frame that two batches need is decoded twice.
-const ENTRIES_MOST: usize = 64 << 10;
+const ENTRIES_MOST: usize = 32 << 10;
 /// Pieces of a batch at most, for each of its entries.
 const PIECES_PER_ENTRY: usize = 4;
-
-type Outcome<T> = std::result::Result<T, Fault>;
 
 /// Walks the point; belongs to one thread.
 pub(super) struct Planner<'a> {
@@ -117,6 +114,7 @@ impl<'a> Planner<'a> {
                 None => self.close_level(),
             }
         }
+        self.desk.report_done();
         if self.batch.is_empty() {
             return Ok(None);
         }
@@ -146,21 +144,10 @@ impl<'a> Planner<'a> {
         let path = run.origin.join(&entry.name);
         if run.selection.choose(&path, false, run.selection.root()) == Choice::Wanted {
             let planned = self.plan_entry(&entry, &root);
-            self.settle(&path, planned)?;
+            run.settle(|| path, planned)?;
         }
         self.batch.closed.push(root);
         Ok(())
-    }
-
-    fn settle(&mut self, path: &EntryPath, outcome: Outcome<()>) -> Result<()> {
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Fault::Stop(error)) => Err(error),
-            Err(Fault::Entry(message)) => {
-                self.run.problem(path.clone(), message);
-                Ok(())
-            }
-        }
     }
 
     fn close_level(&mut self) {
@@ -187,7 +174,7 @@ impl<'a> Planner<'a> {
                         Ok(())
                     }
                 });
-                self.settle(&path, planned)
+                self.run.settle(|| path, planned)
             }
         }
     }
@@ -206,7 +193,7 @@ impl<'a> Planner<'a> {
         });
         if choice == Choice::Wanted {
             let made = self.place(self.levels.len() - 1).map(|_| ());
-            self.settle(&path, made)?;
+            self.run.settle(|| path, made)?;
         }
         Ok(())
     }
@@ -221,7 +208,7 @@ impl<'a> Planner<'a> {
         let Place::Unmade(entry) = unmade else { unreachable!("it was matched above") };
         // Blocked until it is made, so that a failure is told once.
         let Some(parent) = self.place(index - 1)? else { return Ok(None) };
-        match self.make_directory(&entry, &parent)? {
+        match make_directory(&mut self.desk, &entry, &parent)? {
             Some(directory) => {
                 let directory = Arc::new(directory);
                 self.levels[index].place = Place::Made(directory.clone());
@@ -232,103 +219,6 @@ impl<'a> Planner<'a> {
                 Ok(None)
             }
         }
-    }
-
-    // `None`: what is there stays.
-    fn make_directory(
-        &mut self,
-        entry: &Entry,
-        parent: &Arc<TargetDirectory>,
-    ) -> Outcome<Option<TargetDirectory>> {
-        let run = self.run;
-        let Node::Directory { tree, .. } = &entry.node else { return Ok(None) };
-        let fault = |errno| run.fault("make the directory", errno);
-        let mut directory = TargetDirectory {
-            parent: Some(parent.clone()),
-            name: entry.name.as_slice().into(),
-            depth: parent.depth + 1,
-            fresh: true,
-            gives_acl: false,
-            attributes: Some(run.owners.attributes(&entry.metadata)),
-            tree: Some(*tree),
-            swept: false,
-        };
-        if run.options.dry_run && parent.fresh {
-            add(&run.tally.directories, 1);
-            return Ok(Some(directory));
-        }
-        let handle = self.desk.handle(parent).map_err(fault)?;
-        // Closed to others until its own mode is set.
-        let make = || match run.options.dry_run {
-            true => Ok(()),
-            false => rustix::fs::mkdirat(&handle, entry.name.as_slice(), Mode::RWXU),
-        };
-        let there = match parent.fresh {
-            true => None,
-            false => crate::target::look_at(handle.as_fd(), &entry.name).map_err(fault)?,
-        };
-        match there {
-            None => {
-                make().map_err(fault)?;
-                if parent.gives_acl {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                    let made = run.target().open_beneath(&directory.path(), flags, Mode::empty());
-                    remove_acl(made.map_err(fault)?.as_fd());
-                }
-                if run.options.dry_run {
-                    add(&run.tally.directories, 1);
-                }
-            }
-            Some(stat) if kind_of(&stat) == FileType::Directory => {
-                self.merge(&mut directory, entry, &handle, &stat)?;
-            }
-            Some(stat) => {
-                if !replaces(run.conflict, entry, &stat)? {
-                    return Ok(None);
-                }
-                if !run.options.dry_run {
-                    rustix::fs::unlinkat(&handle, entry.name.as_slice(), AtFlags::empty())
-                        .map_err(fault)?;
-                }
-                make().map_err(fault)?;
-                if run.options.dry_run {
-                    add(&run.tally.directories, 1);
-                }
-            }
-        }
-        Ok(Some(directory))
-    }
-
-    fn merge(
-        &mut self,
-        directory: &mut TargetDirectory,
-        entry: &Entry,
-        parent: &std::os::fd::OwnedFd,
-        stat: &rustix::fs::Stat,
-    ) -> Outcome<()> {
-        let run = self.run;
-        let fault = |errno| run.fault("open the directory", errno);
-        directory.fresh = false;
-        let keeps = match run.conflict {
-            Conflict::Fail | Conflict::Skip => true,
-            Conflict::Overwrite | Conflict::Newer => !replaces(run.conflict, entry, stat)?,
-        };
-        if keeps {
-            directory.attributes = None;
-        }
-        directory.swept = run.options.in_place && run.options.delete;
-        let own = stat.st_mode & 0o777;
-        if !run.privileged && !run.options.dry_run && own & 0o700 != 0o700 {
-            // Its owner may write into it again for as long as this takes.
-            let subject = Subject::Named { parent: parent.as_fd(), name: &entry.name };
-            if subject.chmod(FileType::Directory, own | 0o700).is_ok() && keeps {
-                directory.attributes = Some(Attributes::of(stat));
-            }
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let handle = run.target().open_beneath(&directory.path(), flags, Mode::empty());
-        directory.gives_acl = has_default_acl(handle.map_err(fault)?.as_fd());
-        Ok(())
     }
 
     fn plan_entry(&mut self, entry: &Entry, directory: &Arc<TargetDirectory>) -> Outcome<()> {
@@ -347,7 +237,7 @@ impl<'a> Planner<'a> {
         let is_file = matches!(entry.node, Node::File { .. });
         if decision == Decision::Skip {
             add(&run.tally.skipped, 1);
-            self.batch_done(entry);
+            run.monitor.event(Event::Done { items: 1, bytes: size_of(entry) });
             return Ok(());
         }
         let group = entry.metadata.hard_link_device.map(|device| (device, entry.metadata.inode));
@@ -361,6 +251,7 @@ impl<'a> Planner<'a> {
             if run.options.dry_run {
                 add(if is_file { &run.tally.files } else { &run.tally.others }, 1);
             } else {
+                self.desk.count_present(size_of(entry));
                 self.batch.links.push(LinkTask { spot, first, way, is_file });
             }
             return Ok(());
@@ -377,7 +268,9 @@ impl<'a> Planner<'a> {
                 Ok(())
             }
             Decision::Retouch => {
-                self.batch.retouches.push(RetouchTask { spot, is_file, attributes, anchor });
+                let size = size_of(entry);
+                let task = RetouchTask { spot, is_file, size, attributes, anchor };
+                self.batch.retouches.push(task);
                 Ok(())
             }
             Decision::Make(way) => match &entry.node {
@@ -387,14 +280,6 @@ impl<'a> Planner<'a> {
                 node => self.plan_other(spot, attributes, way, anchor, node),
             },
         }
-    }
-
-    fn batch_done(&mut self, entry: &Entry) {
-        let bytes = match &entry.node {
-            Node::File { size, .. } => *size,
-            _ => 0,
-        };
-        self.run.monitor.event(crate::monitor::Event::Done { items: 1, bytes });
     }
 
     fn plan_other(
@@ -440,7 +325,10 @@ impl<'a> Planner<'a> {
         let first = self.batch.pieces.len();
         let holes = match content {
             Content::Inline(extents) => self.add_pieces(number, extents, 0, size),
-            Content::None if size > 0 => vec![(0, size)],
+            Content::None if size > 0 => {
+                self.desk.count_present(size);
+                vec![(0, size)]
+            }
             Content::None | Content::Listed(_) => Vec::new(),
         };
         let pieces = (self.batch.pieces.len() - first) as u32;
@@ -531,7 +419,10 @@ impl<'a> Planner<'a> {
         let mut holes = Vec::new();
         for stretch in Layout::new(extents, offset, span) {
             match stretch {
-                Stretch::Hole { offset, length } => holes.push((offset, length)),
+                Stretch::Hole { offset, length } => {
+                    self.desk.count_present(length);
+                    holes.push((offset, length));
+                }
                 Stretch::Data { chunk, chunk_offset, offset, length } => {
                     self.batch.pieces.push(Piece {
                         file,
@@ -544,5 +435,12 @@ impl<'a> Planner<'a> {
             }
         }
         holes
+    }
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    match &entry.node {
+        Node::File { size, .. } => *size,
+        _ => 0,
     }
 }

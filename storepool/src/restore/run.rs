@@ -60,6 +60,9 @@ pub(super) enum Fault {
     Entry(String),
 }
 
+/// What comes of work on one entry.
+pub(super) type Outcome<T> = std::result::Result<T, Fault>;
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         if error.is_damage() { Self::Entry(error.to_string()) } else { Self::Stop(error) }
@@ -278,6 +281,22 @@ impl<'a> Run<'a> {
                 Fault::Stop(Error::Target { path, reason: format!("cannot {action}: {cause}") })
             }
             _ => Fault::Entry(format!("cannot {action}: {cause}")),
+        }
+    }
+
+    /// Ends work on one entry: a fault of its own becomes a problem.
+    pub(super) fn settle(
+        &self,
+        path: impl FnOnce() -> EntryPath,
+        outcome: Outcome<()>,
+    ) -> Result<()> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Fault::Stop(error)) => Err(error),
+            Err(Fault::Entry(message)) => {
+                self.problem(path(), message);
+                Ok(())
+            }
         }
     }
 

@@ -56,15 +56,12 @@ impl<'a> Crew<'a> {
 
     /// Has all workers do the stage; returns when all are done, with the first error.
     pub(super) fn perform(&self, stage: Arc<dyn Stage + 'a>) -> Result<()> {
-        for jobs in &self.jobs {
-            // A worker ends only after the crew.
-            let _ = jobs.send(stage.clone());
-        }
+        let begun = self.jobs.iter().filter(|jobs| jobs.send(stage.clone()).is_ok()).count();
         drop(stage);
-        let mut result = Ok(());
-        for _ in &self.jobs {
-            let answer =
-                self.answers.recv().unwrap_or(Err(Error::WorkerPanicked { stage: "restoring" }));
+        let lost = || Error::WorkerPanicked { stage: "restoring" };
+        let mut result = if begun == self.jobs.len() { Ok(()) } else { Err(lost()) };
+        for _ in 0..begun {
+            let answer = self.answers.recv().unwrap_or_else(|_| Err(lost()));
             result = result.and(answer);
         }
         result

@@ -8,10 +8,11 @@ use crate::chunks::ChunkReader;
 use crate::error::{Error, Result};
 use crate::id::ChunkKind;
 use crate::restore::batch::{Batch, FileTask, Piece};
-use crate::restore::desk::{Desk, Part};
+use crate::restore::desk::Desk;
 use crate::restore::entries::{make_other, make_retouch};
 use crate::restore::run::Run;
 use crate::restore::workers::{Stage, Worker};
+use crate::target::parts::Part;
 
 /// Small jobs taken at a time.
 const SHARE: usize = 16;

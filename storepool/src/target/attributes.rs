@@ -52,6 +52,13 @@ pub(crate) struct Shortfalls {
     pub(crate) failures: Vec<String>,
 }
 
+// What became of a change of owner.
+struct Given {
+    any: bool,
+    // Mode bits that would now speak for a wrong owner.
+    withheld: u32,
+}
+
 /// The entry that gets attributes: an open file or directory, or the name of what is better not opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject<'a> {
@@ -119,12 +126,14 @@ impl Attributes {
         let kind = kind_of(current);
         let mut changed = false;
         let mut mode = self.mode;
+        let mut lost = 0;
         if (current.st_uid, current.st_gid) != (self.uid, self.gid) {
-            changed = true;
-            mode &= !self.give_away(subject, current, shortfalls)?;
+            let given = self.give_away(subject, current, shortfalls)?;
+            mode &= !given.withheld;
+            changed = given.any;
+            // The kernel takes these bits away when the owner changes.
+            lost = if given.any { 0o6000 } else { 0 };
         }
-        // The kernel takes these bits away when the owner changes.
-        let lost = if changed { 0o6000 } else { 0 };
         if used {
             changed |= self.remove_stale(subject, kind)?;
         }
@@ -152,25 +161,24 @@ impl Attributes {
         Ok(changed)
     }
 
-    // Returns the mode bits that would now speak for a wrong owner.
     fn give_away(
         &self,
         subject: Subject<'_>,
         current: &Stat,
         shortfalls: &mut Shortfalls,
-    ) -> SystemResult<u32> {
+    ) -> SystemResult<Given> {
         let uid = (current.st_uid != self.uid).then_some(self.uid);
         let gid = (current.st_gid != self.gid).then_some(self.gid);
-        let refused = |errno: Errno| matches!(errno, Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP);
         match subject.chown(uid, gid) {
-            Ok(()) => return Ok(0),
-            Err(errno) if refused(errno) => shortfalls.owner = true,
+            Ok(()) => return Ok(Given { any: true, withheld: 0 }),
+            Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => shortfalls.owner = true,
             Err(errno) => return Err(errno),
         }
         // A member of the group may still give the group.
-        let group_given = gid.is_none() || subject.chown(None, gid).is_ok();
+        let group_given = uid.is_some() && gid.is_some() && subject.chown(None, gid).is_ok();
         let user = if uid.is_some() { 0o4000 } else { 0 };
-        Ok(user | if group_given { 0 } else { 0o2000 })
+        let group = if gid.is_some() && !group_given { 0o2000 } else { 0 };
+        Ok(Given { any: group_given, withheld: user | group })
     }
 
     fn remove_stale(&self, subject: Subject<'_>, kind: FileType) -> SystemResult<bool> {

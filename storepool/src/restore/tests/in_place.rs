@@ -236,3 +236,24 @@ fn stale_attributes_are_taken_away() {
     assert_eq!((report.files, report.unchanged), (1, 7));
     assert!(rustix::fs::getxattr(&path, "user.stale", &mut [0; 9][..]).is_err());
 }
+
+#[test]
+fn a_small_file_in_windows_is_never_put_together_from_parts() {
+    let places = places();
+    let mut point = Point::new();
+    let data = content("windows", 6000);
+    let item = point.sparse(&[(3000, &[(0, &data[..3000])]), (3000, &[(0, &data[3000..])])]);
+    point.add("file", item);
+    point.restore(&places.target, &threads(1)).unwrap();
+    let path = places.target.join("file");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    set_time(&path);
+
+    let verify = RestoreOptions { verify: true, ..in_place() };
+    let report = point.restore(&places.target, &verify).unwrap();
+
+    assert_eq!((report.files, report.problem_count), (1, 0));
+    assert!(std::fs::read(&path).unwrap() == data);
+}

@@ -5,6 +5,7 @@ mod damage;
 mod hostile;
 mod in_place;
 mod kinds;
+mod round_trip;
 mod selecting;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
