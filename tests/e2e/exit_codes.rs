@@ -135,6 +135,28 @@ fn damage_is_5_and_names_what_it_affects() {
 }
 
 #[test]
+fn what_a_repair_cannot_mend_the_next_backup_brings_back() {
+    let keepwell = Keepwell::new();
+    write_files(&keepwell.path("srv"), &[("hurt", &noise(6, 200_000)), ("fine", b"fine")]);
+    keepwell.ok(["backup", "--files", "srv"]);
+    let pack = File::options().write(true).open(&packs(&keepwell.pool())[0]).unwrap();
+    pack.write_all_at(b"damage", 10_000).unwrap();
+
+    let plan = keepwell.run(["--json", "repair", "-n"]);
+    assert_eq!((plan.code, &plan.summary()["dry_run"]), (Some(5), &true.into()), "{plan:?}");
+    let repaired = keepwell.run(["--json", "repair"]);
+    assert_eq!(repaired.code, Some(5), "{repaired:?}");
+    let summary = repaired.summary();
+    assert_eq!(summary["affected_points"][0]["paths"], serde_json::json!(["hurt"]), "{summary}");
+    let moved = summary["packs_damaged"][0]["path"].as_str().unwrap();
+    assert!(Path::new(moved).exists(), "the damaged pack is moved aside: {summary}");
+
+    keepwell.ok(["backup", "--files", "srv"]);
+    keepwell.ok(["check", "--read-data"]);
+    keepwell.ok(["repair"]);
+}
+
+#[test]
 fn a_busy_pool_is_11_and_names_the_holder() {
     let keepwell = Keepwell::new();
     let mut lock = File::create(keepwell.pool().join("locks/prune")).unwrap();

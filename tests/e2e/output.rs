@@ -7,8 +7,13 @@ use serde_json::Value;
 
 use crate::harness::{Keepwell, write_files};
 
-const LONG: [&[&str]; 4] =
-    [&["backup", "--files", "srv"], &["restore", "latest", "--to", "back"], &["check"], &["prune"]];
+const LONG: [&[&str]; 5] = [
+    &["backup", "--files", "srv"],
+    &["restore", "latest", "--to", "back"],
+    &["check"],
+    &["prune"],
+    &["repair"],
+];
 const SHORT: [&[&str]; 11] = [
     &["points"],
     &["snapshots"],
@@ -139,4 +144,22 @@ fn help_says_how_with_examples() {
         assert!(help.contains("Examples:\n  keepwell "), "{command}");
     }
     assert!(keepwell.ok(["--version"]).stdout.starts_with("keepwell "));
+}
+
+#[test]
+fn shells_take_the_completions_and_man_the_pages() {
+    let keepwell = Keepwell::blank();
+
+    for shell in ["bash", "zsh", "fish"] {
+        let script = keepwell.ok(["completions", shell]).stdout;
+        assert!(script.contains("one-file-system"), "{shell}");
+    }
+    std::fs::write(keepwell.path("script"), keepwell.ok(["completions", "bash"]).stdout).unwrap();
+    let parsed = std::process::Command::new("bash").arg("-n").arg(keepwell.path("script")).status();
+    assert!(parsed.unwrap().success());
+    assert!(keepwell.ok(["man"]).stdout.contains(".TH keepwell"));
+    keepwell.ok(["man", "--to", "man1"]);
+    for page in ["keepwell.1", "keepwell-backup.1", "keepwell-pool-add.1"] {
+        assert!(keepwell.path("man1").join(page).exists(), "{page}");
+    }
 }

@@ -46,11 +46,22 @@ struct Summary {
     affected_points: Vec<Affected>,
 }
 
+/// A point that cannot be restored completely, for programs.
 #[derive(Serialize)]
-struct Affected {
+pub(super) struct Affected {
     point: String,
     path_count: u64,
     paths: Vec<String>,
+}
+
+impl Affected {
+    pub(super) fn of(affected: &AffectedPoint) -> Self {
+        Self {
+            point: affected.point.to_string(),
+            path_count: affected.path_count,
+            paths: affected.paths.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -88,11 +99,6 @@ fn tell(console: &Console, report: &CheckReport, elapsed: Duration) {
     for affected in &report.affected_points {
         tell_affected(console, affected);
     }
-    let affected = |affected: &AffectedPoint| Affected {
-        point: affected.point.to_string(),
-        path_count: affected.path_count,
-        paths: affected.paths.iter().map(ToString::to_string).collect(),
-    };
     console.message(
         "summary",
         &Summary {
@@ -106,7 +112,7 @@ fn tell(console: &Console, report: &CheckReport, elapsed: Duration) {
             chunks_needed: report.chunks_needed,
             stale_rows: report.stale_rows,
             damage_count: report.damage_count,
-            affected_points: report.affected_points.iter().map(affected).collect(),
+            affected_points: report.affected_points.iter().map(Affected::of).collect(),
         },
     );
     console.note(format!(
@@ -130,7 +136,8 @@ fn tell(console: &Console, report: &CheckReport, elapsed: Duration) {
     console.hint("run \"keepwell repair\" to heal what can be healed; it never deletes what can still be read");
 }
 
-fn tell_affected(console: &Console, affected: &AffectedPoint) {
+/// Prints which paths of a point cannot be restored.
+pub(super) fn tell_affected(console: &Console, affected: &AffectedPoint) {
     console.say(format!(
         "affected: point {}, {}:",
         affected.point.short(),
