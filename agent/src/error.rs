@@ -59,7 +59,7 @@ pub(crate) enum Cause {
     },
     /// The configuration file says something that cannot be meant.
     #[error(transparent)]
-    Configuration(#[from] ConfigError),
+    Configuration(Box<ConfigError>),
     /// There is no configuration file.
     #[error("there is no configuration file {}", path.display())]
     NoConfiguration {
@@ -112,6 +112,13 @@ impl From<cloudsync::Error> for Cause {
             cloudsync::Error::Pool(error) => Self::Pool(error),
             error => Self::Vault(error),
         }
+    }
+}
+
+impl From<ConfigError> for Cause {
+    fn from(error: ConfigError) -> Self {
+        // Boxed, since every result of the program carries room for it.
+        Self::Configuration(Box::new(error))
     }
 }
 

@@ -88,7 +88,7 @@ fn an_unreadable_file_is_3_and_listed_with_the_point() {
     let keepwell = Keepwell::unprivileged();
     let source = keepwell.path("srv");
     write_files(&source, &[("good", b"good"), ("bad", b"bad")]);
-    fs::set_permissions(source.join("bad"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(source.join("bad"), fs::Permissions::from_mode(0o000)).unwrap();
     if !rustix::process::geteuid().is_root() {
         assert!(File::open(source.join("bad")).is_err(), "the test needs an unreadable file");
     }

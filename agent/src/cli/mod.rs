@@ -16,10 +16,14 @@ mod pin;
 mod points;
 mod pool;
 mod prune;
+mod quickstart;
+mod recover;
 mod repair;
 mod restore;
 mod stats;
+mod sync;
 mod tag;
+mod vault;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +90,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Quickstart(quickstart::Quickstart),
     Init(init::Init),
     Backup(backup::Backup),
     Restore(restore::Restore),
@@ -101,6 +106,9 @@ enum Command {
     Repair(repair::Repair),
     Stats(stats::Stats),
     Pool(pool::Pool),
+    Vault(vault::Vault),
+    Sync(sync::Sync),
+    Recover(recover::Recover),
     Tag(tag::Tag),
     Pin(pin::Pin),
     Completions(completions::Completions),
@@ -141,6 +149,10 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
             .ok_or_else(|| Error::usage("there is no home folder: name a place with --home DIR"))
     };
     match cli.command {
+        Command::Quickstart(args) => args.run(&assembly("quickstart")?),
+        Command::Vault(args) => args.run(&assembly("vault")?),
+        Command::Sync(args) => args.run(&assembly("sync")?),
+        Command::Recover(args) => args.run(&assembly("recover")?),
         Command::Init(args) => args.run(&assembly("init")?),
         Command::Backup(args) => args.run(&assembly("backup")?),
         Command::Restore(args) => args.run(&assembly("restore")?),
