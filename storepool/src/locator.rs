@@ -20,6 +20,8 @@ pub(crate) struct Locator<'a> {
     lookup: IndexLookup,
     leaving: HashSet<PackNo>,
     unreadable: HashSet<PackNo>,
+    // Places of chunks found elsewhere too: the chosen place, the other. `None` if nobody wants to know.
+    others: Option<Vec<(Place, Place)>>,
 }
 
 // How good a place is; the least is chosen, then the lowest place.
@@ -38,7 +40,18 @@ impl<'a> Locator<'a> {
             lookup: pool.index().lookup()?,
             leaving: HashSet::new(),
             unreadable: HashSet::new(),
+            others: None,
         })
+    }
+
+    /// Remembers from now on where else the chunks it finds are.
+    pub(crate) fn watch_others(&mut self) {
+        self.others = Some(Vec::new());
+    }
+
+    /// Returns the chosen and another place of each chunk that was found more than once since the last call.
+    pub(crate) fn take_others(&mut self) -> Vec<(Place, Place)> {
+        self.others.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Prefers any other sealed pack to `packs` from now on: their chunks have been copied.
@@ -70,8 +83,13 @@ impl<'a> Locator<'a> {
         drop(prefixes);
         candidates.sort_unstable();
         let mut best: Vec<Option<(Standing, Place)>> = vec![None; wanted.len()];
+        let mut others = Vec::new();
         for group in candidates.chunk_by(|one, other| one.0.pack == other.0.pack) {
-            self.confirm(wanted, group, &mut best)?;
+            self.confirm(wanted, group, &mut best, &mut others)?;
+        }
+        if let Some(known) = &mut self.others {
+            let chosen = |index: u32| best[index as usize].expect("it has several places").1;
+            known.extend(others.into_iter().map(|(index, other)| (chosen(index), other)));
         }
         Ok(best.into_iter().map(|best| best.map(|(_, place)| place)).collect())
     }
@@ -99,6 +117,7 @@ impl<'a> Locator<'a> {
         wanted: &[ChunkRef],
         candidates: &[(Place, u32)],
         best: &mut [Option<(Standing, Place)>],
+        others: &mut Vec<(u32, Place)>,
     ) -> Result<()> {
         let no = candidates[0].0.pack;
         let Some(row) = self.pool.pack_row(no)? else { return Ok(()) };
@@ -125,9 +144,14 @@ impl<'a> Locator<'a> {
             let confirmed = chunks.get(place.ordinal as usize).is_some_and(|entry| {
                 entry.id == chunk.id && (chunk.length == 0 || entry.length == chunk.length)
             });
+            if !confirmed {
+                continue;
+            }
             let best = &mut best[*index as usize];
-            if confirmed && best.is_none_or(|best| (standing, *place) < best) {
-                *best = Some((standing, *place));
+            let found = (standing, *place);
+            match best.replace(best.map_or(found, |before| before.min(found))) {
+                Some(before) => others.push((*index, before.max(found).1)),
+                None => {}
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use crate::marker::{MARKER_NAME, Marker};
 use crate::monitor::{Event, Monitor};
 use crate::pool::Pool;
 use crate::pool::reconcile::list_packs;
+use crate::prune::existing_points;
 
 /// Checks that every directory is there and its marker names all of them.
 pub(super) fn check_directories(pool: &Pool, report: &mut CheckReport) -> Result<()> {
@@ -103,7 +104,8 @@ pub(super) fn check_points(pool: &Pool, report: &mut CheckReport) -> Result<Vec<
     for point in pool.points()? {
         let mut failures = Vec::new();
         for files in pool.point_files() {
-            if let Err(error) = files.manifest(point.id) {
+            let notes = files.notes(point.id).map(|_| ());
+            if let Err(error) = files.manifest(point.id).map(|_| ()).and(notes) {
                 failures.push(format!("{}: {}", files.path().display(), with_cause(&error)));
             }
         }
@@ -116,7 +118,23 @@ pub(super) fn check_points(pool: &Pool, report: &mut CheckReport) -> Result<Vec<
         }
         points.push(point.id);
     }
+    check_unlisted_points(pool, report)?;
     Ok(points)
+}
+
+// Point files that the catalog does not list: written just now, or so damaged that they could not be taken in.
+fn check_unlisted_points(pool: &Pool, report: &mut CheckReport) -> Result<()> {
+    for point in existing_points(pool)? {
+        if pool.catalog().contains(point)? {
+            continue;
+        }
+        let sound = pool.point_files().any(|files| files.manifest(point).is_ok());
+        // It may have been forgotten since it was listed.
+        if !sound && existing_points(pool)?.contains(&point) {
+            report.add(DamagedObject::Point, point, "no copy of its file can be read");
+        }
+    }
+    Ok(())
 }
 
 fn with_cause(error: &Error) -> String {

@@ -216,6 +216,22 @@ fn any_flipped_byte_of_packs_points_and_marker_is_reported_or_harmless() {
 }
 
 #[test]
+fn a_point_file_that_nobody_can_read_is_reported_even_if_the_index_never_knew_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
+    let point = make_point(&pool, &files("a", 2, 100)).unwrap();
+    drop(pool);
+    flip(&paths[0].join("points").join(format!("{point}.point")), 50);
+    std::fs::remove_file(paths[0].join("pool.db")).unwrap();
+    let pool = open_pool(&paths, test_world()).unwrap();
+
+    let report = check(&pool, &STRUCTURE, &SilentMonitor).unwrap();
+
+    let damage = report.damages.iter().find(|damage| damage.what == DamagedObject::Point);
+    assert_eq!(damage.unwrap().id, point.to_string());
+}
+
+#[test]
 fn a_pack_cut_or_lengthened_or_under_the_name_of_another_is_reported() {
     let home = tempfile::tempdir().unwrap();
     let (paths, pool) = create_pool(home.path(), 1, test_world());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, PointId};
-use crate::index::{PackNo, PackRow, SessionNo};
+use crate::index::{PackNo, PackRow, RowSum, SessionNo};
 use crate::monitor::{Event, Monitor};
 use crate::pack::Toc;
 use crate::pool::{Pool, Session};
@@ -40,6 +40,8 @@ pub(crate) struct Collection<'a> {
     rows: Vec<PackRow>,
     // Packs from this number on may belong to points that do not exist yet.
     first_in_use: PackNo,
+    // Proved when a chunk was not found.
+    index_is_complete: bool,
 }
 
 impl<'a> Collection<'a> {
@@ -54,11 +56,12 @@ impl<'a> Collection<'a> {
         let mut collection = Self {
             pool,
             session,
-            reach: Reach::new(session)?,
+            reach: Reach::watching_doubles(session)?,
             monitor,
             removed: Removed::default(),
             rows,
             first_in_use: PackNo(i64::MAX),
+            index_is_complete: false,
         };
         monitor.event(Event::Stage("marking chunks"));
         let chunks = collection.rows.iter().map(|row| row.chunks).sum();
@@ -95,7 +98,8 @@ impl<'a> Collection<'a> {
     fn mark(&mut self, points: &[PointId]) -> Result<()> {
         self.reach.mark_points(points, self.monitor)?;
         if self.reach.is_complete() {
-            return Ok(());
+            self.reach.settle_doubles()?;
+            return self.require_complete_index();
         }
         let hole = self.reach.holes().iter().find(|hole| hole.kind != ChunkKind::Data);
         let hole = hole.or(self.reach.holes().first());
@@ -106,6 +110,37 @@ impl<'a> Collection<'a> {
             object,
             format!("{detail}; nothing may be deleted while it is not known what a point needs"),
         ))
+    }
+
+    // A chunk that was not found is lost, or the index does not list it: then its pack would look unneeded.
+    fn require_complete_index(&mut self) -> Result<()> {
+        if self.index_is_complete || self.reach.hole_count() == 0 {
+            return Ok(());
+        }
+        let survey = self.pool.index().survey()?;
+        for row in &survey.packs {
+            if self.pool.directory_path(row.directory).is_none() {
+                continue;
+            }
+            match self.pool.open_pack(row) {
+                Ok(pack) => {
+                    let sum = survey.sums.get(&row.no).copied().unwrap_or_default();
+                    if sum != RowSum::of(row.no, pack.toc()) {
+                        return Err(Error::damaged(
+                            "the pool's index",
+                            format!(
+                                "it does not list all chunks of pack {}; nothing may be deleted by it",
+                                row.id.short()
+                            ),
+                        ));
+                    }
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.index_is_complete = true;
+        Ok(())
     }
 
     /// Returns what is known of each pack.

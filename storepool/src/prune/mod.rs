@@ -20,7 +20,7 @@ mod repack;
 
 use std::sync::Arc;
 
-pub(crate) use collection::{Collection, with_ballast};
+pub(crate) use collection::{Collection, existing_points, with_ballast};
 pub use plan::{Fate, PackPlan, PackUse, PlanLimits, PrunePlan, Standing};
 pub(crate) use repack::{Leaving, Repacked};
 
@@ -76,6 +76,8 @@ pub struct PruneReport {
     pub bytes_unused_left: u64,
     /// Chunks that are gone.
     pub chunks_removed: u64,
+    /// Chunks that points need and the pool does not have: see `check`.
+    pub chunks_missing: u64,
     /// Whether the disk was too full to copy everything that was planned.
     pub stopped_for_space: bool,
     /// The plan.
@@ -166,6 +168,7 @@ fn run(
         bytes_freed: removed.bytes as i64 - repacked.stored.stored_bytes as i64,
         bytes_copied: repacked.stored.stored_bytes,
         chunks_removed: removed.chunks.saturating_sub(repacked.stored.chunks),
+        chunks_missing: collection.reach.hole_count(),
         stopped_for_space: repacked.stopped,
         ..report_plan(plan)
     })

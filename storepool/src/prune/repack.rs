@@ -109,7 +109,7 @@ impl Collection<'_> {
         self.pool.refresh_packs()?;
         // Also after a failure: some packs of the batch may have been copied whole, and copies nobody needs are removed again.
         let leaving: Vec<_> = batch.iter().map(|pack| pack.no).collect();
-        let staying = self.reach.move_marks(&leaving, self.monitor)?;
+        let staying = self.reach.move_marks(&leaving)?;
         let unneeded: Vec<_> = leaving.iter().chain(&made).copied().collect();
         self.condemn(&unneeded)?;
         self.sweep()?;

@@ -289,6 +289,61 @@ fn a_damaged_chunk_keeps_its_pack_and_the_rest_is_pruned() {
     assert_eq!(pool_report.unwrap().affected_points.len(), 1);
 }
 
+// Once, what the index did not list looked as if nobody needed it.
+#[test]
+fn nothing_is_deleted_by_an_index_that_does_not_list_everything() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
+    let content = files("a", 5, 1500);
+    let point = make_point(&pool, &content).unwrap();
+    drop(pool);
+    let index = rusqlite::Connection::open(paths[0].join("pool.db")).unwrap();
+    let data = "SELECT no FROM pack WHERE kind = 1";
+    index.execute(&format!("DELETE FROM chunk WHERE place / 1048576 IN ({data})"), []).unwrap();
+    drop(index);
+    let before = pack_files(&paths);
+    let pool = open_pool(&paths, test_world()).unwrap();
+
+    let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
+
+    assert!(error.is_damage(), "{error}");
+    assert_eq!(pack_files(&paths), before);
+    drop(pool);
+    std::fs::remove_file(paths[0].join("pool.db")).unwrap();
+    let pool = open_pool(&paths, test_world()).unwrap();
+    prune(&pool, &ALL, &SilentMonitor).unwrap();
+    assert_eq!(read_point(&pool, point).unwrap(), content);
+}
+
+#[test]
+fn of_two_copies_the_one_that_can_be_read_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, pool) = create_pool(home.path(), 1, test_world());
+    let content = files("a", 1, 1500);
+    let point = make_point(&pool, &content).unwrap();
+    let session = pool.begin_session().unwrap();
+    let writer = crate::writer::PoolWriter::new(&session, crate::writer::SpacePolicy::UseReserve);
+    let writer = writer.unwrap();
+    let mut chunks = writer.chunk_writer().unwrap();
+    let kind = crate::id::ChunkKind::Data;
+    let bytes = &content["a/0"];
+    chunks.put_again(crate::id::ChunkId::of(kind, bytes), kind, bytes).unwrap();
+    chunks.finish().unwrap();
+    writer.flush().unwrap();
+    drop(writer);
+    drop(session);
+    let first = pool.index().packs().unwrap().remove(0);
+    assert_eq!(first.kind, crate::pack::PackKind::Data);
+    let path = pool.pack_file(&first).unwrap();
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[100] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+
+    prune(&pool, &ALL, &SilentMonitor).unwrap();
+
+    assert_eq!(read_point(&pool, point).unwrap(), content);
+}
+
 #[test]
 fn backups_and_prunes_at_the_same_time_lose_nothing() {
     const ROUNDS: usize = 60;

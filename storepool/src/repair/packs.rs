@@ -41,6 +41,7 @@ pub struct DamagedPack {
 /// Reads every pack file. Returns those with anything wrong in them, in the order of their names.
 pub(super) fn find_damaged(pool: &Pool, monitor: &dyn Monitor) -> Result<Vec<DamagedPack>> {
     let rows = pool.index().packs()?;
+    let known: HashSet<_> = rows.iter().map(|row| row.id).collect();
     let mut damaged = Vec::new();
     let mut add = |id: PackId, detail: String, no, directory: &Path| {
         damaged.push(DamagedPack {
@@ -54,7 +55,7 @@ pub(super) fn find_damaged(pool: &Pool, monitor: &dyn Monitor) -> Result<Vec<Dam
         });
     };
     for (id, directory) in list_packs(pool)? {
-        if rows.iter().any(|row| row.id == id) {
+        if known.contains(&id) {
             continue;
         }
         let Some(path) = pool.directory_path(directory) else { continue };

@@ -4,9 +4,12 @@
 //! read in the order of their packs, a tree that was marked before is not read again. What cannot be found or read becomes a [`Hole`] and the walk goes
 //! on; who may not live with holes ([`crate::prune`]) looks at them before it acts.
 
+mod doubles;
+mod nodes;
+
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PointId, TreeId};
@@ -15,11 +18,11 @@ use crate::locator::Locator;
 use crate::manifest::Manifest;
 use crate::marks::Marks;
 use crate::monitor::{Event, Monitor};
-use crate::pack::frame::FrameCodec;
 use crate::pack::reader::PackReader;
 use crate::pack::{ChunkEntry, Slot};
 use crate::pool::{Pool, Session};
-use crate::tree::{ChunkRef, Content, Entry, Extents, ListRef, Node, TreeNode};
+use crate::reach::nodes::{FrameJob, Harvest, Want, Worker};
+use crate::tree::{ChunkRef, ListRef};
 
 /// Trees (or lists) that are located and read together.
 const NODE_BATCH: usize = 1 << 14;
@@ -69,6 +72,8 @@ pub struct Reach<'a> {
     holes: Vec<Hole>,
     hole_count: u64,
     node_holes: u64,
+    // Chunks with several places: the marked one and another. Only for who deletes.
+    doubles: Vec<(Place, Place)>,
     workers: Vec<Worker>,
 }
 
@@ -87,8 +92,16 @@ impl<'a> Reach<'a> {
             holes: Vec::new(),
             hole_count: 0,
             node_holes: 0,
+            doubles: Vec::new(),
             workers: Vec::new(),
         })
+    }
+
+    /// Creates a reach that remembers where there are several copies of a chunk, for [`Reach::settle_doubles`].
+    pub(crate) fn watching_doubles(session: &'a Session) -> Result<Self> {
+        let mut reach = Self::new(session)?;
+        reach.locator.watch_others();
+        Ok(reach)
     }
 
     /// Marks what `points` need, their manifests included. Points that are marked already cost nothing.
@@ -97,10 +110,9 @@ impl<'a> Reach<'a> {
     /// Damage and missing chunks become [`Reach::holes`]; errors are failures to look: [`Error::Io`], [`Error::Index`], [`Error::Interrupted`].
     pub fn mark_points(&mut self, points: &[PointId], monitor: &dyn Monitor) -> Result<()> {
         let mut manifests = Vec::new();
-        for point in points {
-            if !self.points.insert(*point) {
-                continue;
-            }
+        let new: Vec<_> = points.iter().filter(|point| !self.points.contains(*point)).collect();
+        for point in &new {
+            let point: &PointId = point;
             match manifest_of(self.pool, &self.locator, *point) {
                 Ok(manifest) => self.trees.push(manifest.root),
                 Err(error) if is_hole(&error) => {
@@ -112,7 +124,9 @@ impl<'a> Reach<'a> {
             manifests.push(ChunkRef { id: (*point).into(), length: 0 });
         }
         self.mark_chunks(&mut manifests, ChunkKind::Manifest, monitor)?;
-        self.walk(monitor)
+        self.walk(monitor)?;
+        self.points.extend(new);
+        Ok(())
     }
 
     /// Returns whether this point has been walked.
@@ -169,11 +183,7 @@ impl<'a> Reach<'a> {
 
     /// Looks again for the chunks marked in `packs`, which have been copied, and moves the marks to the copies. Returns the packs that keep marks because
     /// some chunk was found nowhere else.
-    pub(crate) fn move_marks(
-        &mut self,
-        packs: &[PackNo],
-        monitor: &dyn Monitor,
-    ) -> Result<Vec<PackNo>> {
+    pub(crate) fn move_marks(&mut self, packs: &[PackNo]) -> Result<Vec<PackNo>> {
         let mut wanted = Vec::new();
         for no in packs {
             let pack = open_pack(self.pool, *no)?;
@@ -183,10 +193,17 @@ impl<'a> Reach<'a> {
             }));
         }
         self.locator.leave(packs.iter().copied());
+        // Before any mark is taken away: a failure here must leave the old packs needed.
+        let places = self.locator.locate(&mut wanted)?;
+        if let Some(lost) = wanted.iter().zip(&places).find(|(_, place)| place.is_none()) {
+            return Err(Error::ChunkMissing { chunk: lost.0.id });
+        }
         for no in packs {
             self.marks.clear(*no);
         }
-        self.mark_chunks(&mut wanted, ChunkKind::Data, monitor)?;
+        for place in places.into_iter().flatten() {
+            self.marks.set(place);
+        }
         let staying: Vec<_> =
             packs.iter().copied().filter(|no| self.marks.count(*no) > 0).collect();
         self.locator.stay(&staying);
@@ -232,6 +249,7 @@ impl<'a> Reach<'a> {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let places = self.locator.locate(wanted)?;
+        self.doubles.extend(self.locator.take_others());
         let mut fresh = 0;
         let mut bytes = 0;
         for (chunk, place) in wanted.iter().zip(places) {
@@ -442,103 +460,4 @@ fn open_pack(pool: &Pool, no: PackNo) -> Result<Arc<PackReader>> {
     let row =
         row.ok_or_else(|| Error::damaged(format!("pack number {}", no.0), "is not in the index"))?;
     pool.open_pack(&row)
-}
-
-/// A node to be read.
-#[derive(Clone, Copy, Debug)]
-struct Want {
-    place: Place,
-    slot: Slot,
-    id: ChunkId,
-    span: u64,
-}
-
-/// A frame with the nodes wanted from it.
-struct FrameJob {
-    pack: Arc<PackReader>,
-    frame: u32,
-    wants: Vec<Want>,
-}
-
-/// What one thread has read.
-#[derive(Default)]
-struct Harvest {
-    trees: Vec<TreeId>,
-    lists: Vec<ListRef>,
-    data: Vec<ChunkRef>,
-    failed: Vec<(Want, String)>,
-}
-
-#[derive(Debug)]
-struct Worker {
-    codec: FrameCodec,
-    stored: Vec<u8>,
-}
-
-impl Worker {
-    fn new(level: i32) -> Result<Self> {
-        Ok(Self { codec: FrameCodec::new(level)?, stored: Vec::new() })
-    }
-
-    fn run(&mut self, jobs: &[FrameJob], next: &AtomicUsize, kind: ChunkKind) -> Harvest {
-        let mut harvest = Harvest::default();
-        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match job.pack.read_frame(job.frame, &mut self.stored, &mut self.codec) {
-                Ok(decoded) => {
-                    for want in &job.wants {
-                        if let Err(error) = harvest.take_node(decoded, want, kind, job.pack.id()) {
-                            harvest.failed.push((*want, error.to_string()));
-                        }
-                    }
-                }
-                Err(error) => {
-                    let detail = error.to_string();
-                    harvest.failed.extend(job.wants.iter().map(|want| (*want, detail.clone())));
-                }
-            }
-        }
-        harvest
-    }
-}
-
-impl Harvest {
-    fn take_node(
-        &mut self,
-        frame: &[u8],
-        want: &Want,
-        kind: ChunkKind,
-        pack: crate::id::PackId,
-    ) -> Result<()> {
-        let start = want.slot.offset as usize;
-        let bytes = &frame[start..start + want.slot.length as usize];
-        if ChunkId::of(kind, bytes) != want.id {
-            return Err(Error::ChunkDamaged { chunk: want.id, pack });
-        }
-        let broken = |wire: crate::wire::WireError| {
-            Error::damaged(format!("tree {}", want.id.short()), wire.0)
-        };
-        if kind == ChunkKind::List {
-            let extents = Extents::decode_list(bytes, want.span).map_err(broken)?;
-            self.data.extend(extents.chunks);
-            return Ok(());
-        }
-        match TreeNode::decode(bytes).map_err(broken)? {
-            TreeNode::Leaf(entries) => entries.into_iter().for_each(|entry| self.take_entry(entry)),
-            TreeNode::Inner { children, .. } => {
-                self.trees.extend(children.into_iter().map(|child| child.id));
-            }
-        }
-        Ok(())
-    }
-
-    fn take_entry(&mut self, entry: Entry) {
-        match entry.node {
-            Node::Directory { tree, .. } => self.trees.push(tree),
-            Node::File { content: Content::Inline(extents), .. } => {
-                self.data.extend(extents.chunks)
-            }
-            Node::File { content: Content::Listed(lists), .. } => self.lists.extend(lists),
-            _ => {}
-        }
-    }
 }
