@@ -19,7 +19,7 @@ use storepool::catalog::Point;
 use storepool::id::PointId;
 use storepool::monitor::{Event, Monitor};
 use storepool::pool::Session;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use crate::crypto::ring::Witness;
@@ -37,7 +37,7 @@ pub(crate) use crate::sync::settle::{read_index, read_table};
 
 /// Most points of one data source in a vault.
 pub const POINTS_PER_SOURCE: usize = 9_999;
-/// Packs that are put while others are being built: one of data and one of metadata.
+/// Packs that are built at the same time: one of data and one of metadata.
 const BUILDERS: usize = 2;
 
 /// Choices that do not change the format.
@@ -51,7 +51,8 @@ pub struct SyncOptions {
 
 impl Default for SyncOptions {
     fn default() -> Self {
-        // Six packs in memory and one being sealed: below 200 MiB.
+        // Five packs in memory, and one more while one of them is sealed: below 150 MiB. Packs of 24 MiB
+        // leave room for index, manifest and commit within one put for each 16 MiB of content.
         Self { pack_length: 24 << 20, uploads: 3 }
     }
 }
@@ -126,7 +127,7 @@ pub async fn sync(
         monitor.event(Event::Stage("copying to the vault"));
         let bytes = points.iter().map(|point| point.bytes).sum();
         monitor.event(Event::Expected { items: 0, bytes });
-        let gate = Gate::new(BUILDERS + options.uploads + 1);
+        let gate = Gate::new(BUILDERS + options.uploads);
         let (sender, parcels) = mpsc::channel(1);
         let packer = Packer::new(
             source.session.clone(),
@@ -138,7 +139,8 @@ pub async fn sync(
             sender,
         )?;
         let reading = tokio::task::spawn_blocking(move || packer.run(points));
-        let mut upload = Upload { realm, ledger, options, around, monitor, batch };
+        let sealing = Arc::new(Mutex::new(()));
+        let mut upload = Upload { realm, ledger, options, around, monitor, sealing, batch };
         let uploaded = upload.run(parcels, &mut snapshot, anchor).await;
         gate.close();
         let read = reading.await.map_err(|_| Error::Interrupted { stage: "reading the pool" })?;
@@ -212,6 +214,8 @@ struct Upload<'a> {
     options: &'a SyncOptions,
     around: &'a Surroundings<'a>,
     monitor: Arc<dyn Monitor>,
+    // One at a time: a pack that is being sealed is in memory twice.
+    sealing: Arc<Mutex<()>>,
     batch: Batch,
 }
 
@@ -240,6 +244,7 @@ impl Upload<'_> {
                         self.realm.clone(),
                         self.ledger.clone(),
                         self.batch.state().clone(),
+                        self.sealing.clone(),
                         pack,
                     ));
                 }

@@ -52,6 +52,12 @@ impl PointFiles<'_> {
         Ok(names)
     }
 
+    /// Returns whether a point has a file.
+    pub fn exists(&self, point: PointId) -> Result<bool> {
+        let path = self.file(point, "point");
+        self.disk.exists(&path).map_err(Error::io("look for", &path))
+    }
+
     /// Reads the manifest of a point and compares it with the point's name.
     pub fn manifest(&self, point: PointId) -> Result<(Manifest, Vec<u8>)> {
         let path = self.file(point, "point");

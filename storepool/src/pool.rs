@@ -25,7 +25,7 @@ use crate::pack::Slot;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::pack_path;
 use crate::point::PointFiles;
-use crate::space::{Reserve, raise_ballast};
+use crate::space::{Reserve, drop_ballast, raise_ballast, raise_lesser_ballast};
 use crate::sqlite::Database;
 
 /// Tables of contents kept in memory, in bytes; a session reads each of them about once.
@@ -196,6 +196,38 @@ impl Pool {
     }
 
     fn open_as(
+        paths: &[PathBuf],
+        options: PoolOptions,
+        world: World,
+        opening: Opening,
+    ) -> Result<Self> {
+        let open = |opening| Self::open_once(paths, options.clone(), world.clone(), opening);
+        let full = match open(opening) {
+            Err(Error::Index { corrupt: true, detail, .. }) if opening == Opening::Shared => {
+                tracing::warn!(%detail, "the index is damaged and is made anew");
+                let pool = open(Opening::Alone(OldIndex::Remove))?;
+                pool._lock.share()?;
+                return Ok(pool);
+            }
+            Err(full @ Error::NoSpace { .. }) => full,
+            result => return result,
+        };
+        // Even looking needs room for the index's shared memory, and a full disk is when people look. Without a marker a path is not ours.
+        let disk = &*world.disk;
+        let is_ours =
+            |path: &&PathBuf| Marker::read(disk, path).is_ok_and(|marker| marker.is_some());
+        let dropped = paths.iter().filter(is_ours).filter(|path| drop_ballast(disk, path)).count();
+        if dropped == 0 {
+            return Err(full);
+        }
+        let pool = open(opening);
+        for path in paths.iter().filter(is_ours) {
+            raise_lesser_ballast(disk, path);
+        }
+        pool
+    }
+
+    fn open_once(
         paths: &[PathBuf],
         options: PoolOptions,
         world: World,
@@ -647,7 +679,10 @@ pub(crate) fn require_empty(disk: &dyn Disk, path: &Path) -> Result<()> {
 
 /// Makes the directories inside a pool directory, and the ballast.
 pub(crate) fn prepare_directory(disk: &dyn Disk, path: &Path) -> Result<()> {
-    if disk.exists(&path.join("tmp")).unwrap_or(false) {
+    let exists = |name: &str| disk.exists(&path.join(name)).unwrap_or(false);
+    let groups = disk.list(&path.join("packs")).map_or(0, |names| names.len());
+    // Counted, because tools that copy a pool may leave empty folders out.
+    if exists("tmp") && exists("points") && exists("locks") && groups >= 256 {
         return Ok(());
     }
     for name in ["packs", "points", "locks"] {

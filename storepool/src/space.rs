@@ -12,6 +12,8 @@ const PERCENT_RESERVE_MOST: u64 = 10 << 30;
 const BALLAST_MOST: u64 = 24 << 20;
 /// The ballast takes at most this part of a file system.
 const BALLAST_SHARE: u64 = 64;
+/// Room for the index's shared memory and some transactions, on a disk that is full but for its ballast.
+const TRANSACTIONS_ROOM: u64 = 1 << 20;
 
 /// Space on each disk that only prune may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +96,18 @@ pub fn raise_ballast(disk: &dyn Disk, directory: &Path) {
     let Ok(space) = disk.space(directory) else { return };
     let length = BALLAST_MOST.min(space.total / BALLAST_SHARE);
     if space.available > 4 * length && disk.allocate(&path, length).is_err() {
+        let _ = disk.remove(&path);
+    }
+}
+
+/// Makes as much ballast again as there is room for, but for what a few transactions need: on a disk that was full, when a little was needed for the
+/// moment. What is kept this way cannot be taken by others.
+pub(crate) fn raise_lesser_ballast(disk: &dyn Disk, directory: &Path) {
+    let path = directory.join("reserve");
+    let Ok(space) = disk.space(directory) else { return };
+    let left_free = TRANSACTIONS_ROOM.min(space.available / 2);
+    let length = BALLAST_MOST.min(space.total / BALLAST_SHARE).min(space.available - left_free);
+    if length > 0 && disk.allocate(&path, length).is_err() {
         let _ = disk.remove(&path);
     }
 }

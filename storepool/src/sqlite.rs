@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::disk::{Disk, SystemDisk};
 use crate::error::{Error, Result};
 
 /// Longest wait for another process's transaction; they take milliseconds.
@@ -19,6 +20,8 @@ const WRITER_CACHE_KIB: i64 = 16 << 10;
 const READER_CACHE_KIB: i64 = 8 << 10;
 /// The write-ahead log is cut back to this many bytes after a checkpoint.
 const LOG_BYTES: i64 = 16 << 20;
+/// With less room than this a failure of the system is taken for a full disk.
+const LEAST_ROOM: u64 = 64 << 10;
 /// SQLite before 3.51.3 can lose committed pages (the WAL-reset bug found in March 2026).
 const SQLITE_LEAST: i32 = 3_051_003;
 
@@ -166,19 +169,46 @@ fn check_version() -> Result<()> {
     Ok(())
 }
 
+// Whether the disk has room for the shared memory of a database and some pages.
+fn has_room(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    SystemDisk.space(folder).is_ok_and(|space| space.available >= LEAST_ROOM)
+}
+
+// Whether a failure says nothing about the file. Everything else does: values that cannot be, tables that are gone, formats that nobody wrote. Since the
+// file is a cache, taking too much for damage costs only the time to make it anew.
+fn is_of_the_moment(code: Option<ErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::PermissionDenied
+                | ErrorCode::AuthorizationForStatementDenied
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::NoLargeFileSupport
+        )
+    )
+}
+
 fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
+        // For its shared memory SQLite has no better words than "disk I/O error".
+        Some(ErrorCode::SystemIoFailure) if !has_room(path) => {
+            Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
+        }
         Some(ErrorCode::DiskFull) => {
             Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
         }
         code => Error::Index {
             path: path.to_path_buf(),
             detail: error.to_string(),
-            corrupt: matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-                // A file that lost or mixed up its tables is as useless as one with broken pages.
-                || matches!(error, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..))
-                || error.to_string().contains("no such table")
-                || error.to_string().contains("no such column"),
+            corrupt: !is_of_the_moment(code),
         },
     }
 }
@@ -214,11 +244,29 @@ mod tests {
     fn a_database_of_a_newer_version_is_refused_politely() {
         let directory = tempfile::TempDir::new().unwrap();
         let newer = MIGRATIONS.len() + 1;
-        open(&directory).unwrap().write(|tx| tx.pragma_update(None, "user_version", newer)).unwrap();
+        open(&directory)
+            .unwrap()
+            .write(|tx| tx.pragma_update(None, "user_version", newer))
+            .unwrap();
 
         let error = open(&directory).unwrap_err();
 
         assert!(matches!(error, Error::NewerFormat { .. }), "{error}");
+    }
+
+    /// A flipped bit in a text made every command fail instead of making the index anew.
+    #[test]
+    fn a_value_that_cannot_be_is_damage() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let database = open(&directory).unwrap();
+        let insert = "INSERT INTO suspicion (reason) VALUES (CAST(x'ff' AS TEXT))";
+        database.write(|tx| tx.execute(insert, [])).unwrap();
+
+        let read = database.read(|tx| {
+            tx.query_row("SELECT reason FROM suspicion", [], |row| row.get::<_, String>(0))
+        });
+
+        assert!(matches!(read, Err(Error::Index { corrupt: true, .. })), "{read:?}");
     }
 
     #[test]

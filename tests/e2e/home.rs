@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_keepwell");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keepwell");
 /// Where the system's tools are; nothing else of the surroundings reaches the program.
 pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

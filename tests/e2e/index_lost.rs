@@ -49,6 +49,19 @@ fn every_command_goes_on_without_its_index() {
 }
 
 #[test]
+fn repair_makes_the_index_anew() {
+    for (harm, inflict) in HARMS {
+        let story = Story::begin();
+        inflict(&story.home.pool(), &story.old);
+
+        let repair = story.home.run(["repair"]);
+
+        assert_eq!(repair.code(), Some(0), "index {harm}: {repair}");
+        story.verify(&format!("index {harm}, then repair"));
+    }
+}
+
+#[test]
 fn after_the_loss_of_the_index_nothing_is_stored_twice() {
     let story = Story::begin();
     remove_index(&story.home.pool());

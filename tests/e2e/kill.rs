@@ -55,6 +55,26 @@ fn a_prune_killed_at_random_loses_nothing() {
 }
 
 #[test]
+fn a_repair_killed_at_random_loses_nothing() {
+    let mut story = Story::begin(150, 6);
+    story.backup();
+    story.change_source();
+    story.backup();
+    let unhurried = story.time(|story| story.expect("repair"));
+
+    for round in story.rounds() {
+        if round % 2 == 0 {
+            fs::remove_file(story.home.pool().join("pool.db")).unwrap();
+        }
+        story.kill_within(vec!["repair".into()], unhurried);
+        story.verify(&format!("after repair {round}, seed {}", story.seed));
+    }
+    story.expect("repair");
+    story.backup();
+    story.verify("after a last repair");
+}
+
+#[test]
 fn a_backup_killed_at_every_step_loses_nothing() {
     let mut story = Story::begin(30, 2);
     story.backup();

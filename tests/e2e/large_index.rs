@@ -3,9 +3,7 @@
 //! `KEEPWELL_E2E_ROWS=20000000` measures the size that docs/benchmarks.md speaks of; the usual run takes a small part of it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use storepool::catalog::{Notes, Point};
 use storepool::clock::Timestamp;
@@ -16,7 +14,8 @@ use storepool::pool::{Pool, PoolOptions, World};
 use storepool::tree::{ChunkRef, Content, Entry, Extents, ListRef, Node, TreeBuilder};
 use storepool::writer::{PoolWriter, SpacePolicy};
 
-use crate::home::{Home, PROGRAM};
+use crate::home::{Home, announce, setting};
+use crate::memory::run_measured;
 
 const ROWS_USUALLY: u64 = 300_000;
 const ROWS_OF_A_LIST: u64 = 100_000;
@@ -84,38 +83,9 @@ fn make_pool(path: &Path, rows: u64) {
     pool.catalog().add(&Point::of(id, &manifest, Notes::default()), &[]).unwrap();
 }
 
-/// Runs the program and returns its exit code and its peak memory in KiB.
-fn run_measured(home: &Home, arguments: &[&str]) -> (Option<i32>, u64) {
-    let mut child = Command::new(PROGRAM)
-        .env_clear()
-        .arg("--home")
-        .arg(home.path())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .expect("the program starts");
-    let status_file = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        // The high-water mark never falls, so the last look before the end is the peak but for the last milliseconds.
-        let status = std::fs::read_to_string(&status_file).unwrap_or_default();
-        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        if let Some(kib) = mark.and_then(|mark| mark.trim().trim_end_matches(" kB").parse().ok()) {
-            peak = kib;
-        }
-        if let Some(status) = child.try_wait().expect("the program can be waited for") {
-            return (status.code(), peak);
-        }
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn memory_is_bounded_however_many_rows_the_index_has() {
-    let rows = std::env::var("KEEPWELL_E2E_ROWS")
-        .map_or(ROWS_USUALLY, |rows| rows.parse().expect("KEEPWELL_E2E_ROWS is a number"));
+    let rows = setting("KEEPWELL_E2E_ROWS", ROWS_USUALLY);
     let home = Home::empty();
     home.run(["init"]).expect_code(0);
     make_pool(&home.pool(), rows);
@@ -132,17 +102,18 @@ fn memory_is_bounded_however_many_rows_the_index_has() {
         &["prune"],
         &["stats"],
     ] {
-        figures.push((arguments.join(" "), run_measured(&home, arguments)));
+        figures.push((arguments.join(" "), run_measured(home.command(arguments))));
     }
     std::fs::remove_file(home.pool().join("pool.db")).unwrap();
-    figures.push(("points, index made anew".to_string(), run_measured(&home, &["points"])));
-    figures.push(("check after it".to_string(), run_measured(&home, &["check"])));
+    let points = run_measured(home.command(["points"]));
+    figures.push(("points, index made anew".to_string(), points));
+    figures.push(("check after it".to_string(), run_measured(home.command(["check"]))));
 
-    for (what, (code, peak)) in &figures {
-        eprintln!("{rows} rows: {what}: exit {code:?}, {} MiB", peak >> 10);
+    for (what, (finished, peak)) in &figures {
+        announce(&format!("{rows} rows: {what}: exit {:?}, {} MiB", finished.code(), peak >> 10));
     }
-    for (what, (code, peak)) in figures {
-        assert_eq!(code, Some(0), "{what}");
+    for (what, (finished, peak)) in figures {
+        finished.expect_code(0);
         assert!(peak <= MEMORY_LIMIT_KIB, "{what} took {} MiB", peak >> 10);
     }
 }

@@ -1,5 +1,8 @@
 //! The real program, as its users meet it: one file per story.
 
+mod changing_source;
+mod damage;
+mod excludes;
 mod exit_codes;
 mod first_backup;
 mod full_disk;
@@ -8,8 +11,12 @@ mod home;
 mod index_lost;
 mod kill;
 mod large_index;
+mod many_files;
+mod memory;
 mod metadata_torture;
 mod mount;
 mod output;
+mod several_disks;
 mod signals;
 mod tree;
+mod two_processes;

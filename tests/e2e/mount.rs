@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::home::SEARCH_PATH;
+
 /// A mounted file system; unmounted when dropped.
 #[derive(Debug)]
 pub(crate) struct Mount {
@@ -45,13 +47,9 @@ impl Drop for Mount {
 
 /// Runs a tool of the system, which must succeed, and returns what it prints.
 pub(crate) fn run(command: &mut Command) -> Vec<u8> {
-    let output = command
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LC_ALL", "C.UTF-8")
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot run {command:?} (see \"packages\" in tests/run): {error}")
-        });
+    let output = command.env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").output().unwrap_or_else(
+        |error| panic!("cannot run {command:?} (see \"packages\" in tests/run): {error}"),
+    );
     assert!(
         output.status.success(),
         "{command:?} failed with {}: {}{}",

@@ -79,7 +79,11 @@ fn observe(
         metadata.mtime_nsec(),
     );
     if kind.is_file() {
-        line += &format!(" size {} content {:016x}", metadata.size(), content_hash(&full));
+        line += &format!(
+            " size {} content {:016x}",
+            metadata.size(),
+            content_hash(&full, metadata.size())
+        );
     } else if kind.is_symlink() {
         line += &format!(" to {:?}", fs::read_link(&full).expect("a symlink can be read"));
     } else if kind.is_block_device() || kind.is_char_device() {
@@ -107,9 +111,12 @@ fn observe(
 }
 
 fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut list = vec![0_u8; 64 << 10];
-    let Ok(length) = rustix::fs::llistxattr(path, &mut list) else { return BTreeMap::new() };
-    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let length = rustix::fs::llistxattr_query(path).unwrap_or(0);
+    let mut list = vec![0_u8; length];
+    if length == 0 || rustix::fs::llistxattr(path, &mut list).is_err() {
+        return BTreeMap::new();
+    }
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names
         .map(|name| {
             let mut value = vec![0_u8; 64 << 10];
@@ -121,11 +128,12 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn content_hash(path: &Path) -> u64 {
+fn content_hash(path: &Path, length: u64) -> u64 {
     let mut file =
         File::open(path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
     let mut hasher = DefaultHasher::new();
-    let mut buffer = vec![0_u8; 1 << 20];
+    // One byte more than there should be, so that the end is seen in one read.
+    let mut buffer = vec![0_u8; (length as usize + 1).min(1 << 20)];
     loop {
         let read = file.read(&mut buffer).expect("a file can be read");
         if read == 0 {

@@ -190,9 +190,16 @@ mod tests {
     fn describe(command: &mut clap::Command, name: &str, text: &mut String) {
         let help = command.clone().bin_name(name).term_width(HELP_COLUMNS).render_long_help();
         text.push_str(&format!("==== {name} ====\n\n"));
-        for line in help.to_string().lines() {
-            text.push_str(line.trim_end());
-            text.push('\n');
+        let mut global = false;
+        for line in help.to_string().lines().map(str::trim_end) {
+            // The same for all commands: once is enough.
+            if name != "keepwell" && !line.starts_with(' ') && !line.is_empty() {
+                global = line == "Global options:";
+            }
+            if !global {
+                text.push_str(line);
+                text.push('\n');
+            }
         }
         text.push('\n');
         for subcommand in command.get_subcommands_mut() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use storepool::id::PointId;
 use storepool::pack::Toc;
+use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
 use crate::crypto::container::{self, Content, Sealed};
@@ -52,17 +53,20 @@ pub(super) async fn put_pack(
     realm: Realm,
     ledger: Arc<Ledger>,
     state: Arc<Snapshot>,
+    sealing: Arc<Mutex<()>>,
     pack: BuiltPack,
 ) -> Result<PutPack> {
     let BuiltPack { no, kind, toc, frames, place: _place } = pack;
     let keys = realm.keys().clone();
-    let sealing = move || {
+    let work = move || {
         let sealed = seal_pack(&keys, kind, &toc, &[&frames]);
         (sealed, toc)
     };
-    let (sealed, toc) = tokio::task::spawn_blocking(sealing)
+    let turn = sealing.lock().await;
+    let (sealed, toc) = tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Error::Interrupted { stage: "sealing a pack" })?;
+    drop(turn);
     let sealed = sealed.map_err(|_| Error::TooLarge { what: "a pack" })?;
     let (record, place, bytes_put) = put_object(&realm, &state, kind, sealed).await?;
     ledger.uploaded(no, &record)?;

@@ -55,7 +55,12 @@ impl TreeDirectory {
 
     fn names(&self) -> Result<Vec<Box<[u8]>>, Errno> {
         // A fresh handle: the position of a shared one would be shared too.
-        let fd = openat(&self.fd, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = openat(
+            &self.fd,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let mut buffer = vec![MaybeUninit::uninit(); NAMES_LENGTH];
         let mut directory = RawDir::new(fd, &mut buffer);
         let mut names = Vec::new();
@@ -99,12 +104,12 @@ impl TreeDirectory {
 
 impl SourceDirectory for TreeDirectory {
     fn list(&self) -> Result<Listing, SourceError> {
-        let mut names =
-            self.names().map_err(|error| SourceError::io("list", &error.into()))?;
+        let mut names = self.names().map_err(|error| SourceError::io("list", &error.into()))?;
         if let Some(tag) = self.tag(&names) {
             names = vec![tag];
         }
-        let mut listing = Listing { entries: Vec::with_capacity(names.len()), problems: Vec::new() };
+        let mut listing =
+            Listing { entries: Vec::with_capacity(names.len()), problems: Vec::new() };
         for name in names {
             match stat_of(self.fd.as_fd(), &name) {
                 Ok(stat) if self.admits(&name, &stat) => {
@@ -270,10 +275,9 @@ fn read_xattrs(
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name = CString::new(name).expect("the list was split at NUL bytes");
         match get(&name, &mut value) {
-            Ok(length) => xattrs.push(Xattr {
-                name: name.into_bytes(),
-                value: value[..length].to_vec(),
-            }),
+            Ok(length) => {
+                xattrs.push(Xattr { name: name.into_bytes(), value: value[..length].to_vec() })
+            }
             // Removed meanwhile, or listed but not for us to see.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(failed(error)),
@@ -285,7 +289,8 @@ fn read_xattrs(
 
 /// Looks at an entry without following it.
 pub(crate) fn stat_of(directory: BorrowedFd<'_>, name: &[u8]) -> Result<SourceStat, Errno> {
-    statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).and_then(|stat| convert(&stat))
+    statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .and_then(|stat| convert(&stat))
 }
 
 /// Looks at an open file or directory.
@@ -294,7 +299,8 @@ pub(crate) fn stat_of_fd(fd: &OwnedFd) -> Result<SourceStat, Errno> {
 }
 
 fn convert(stat: &rustix::fs::Statx) -> Result<SourceStat, Errno> {
-    let time = |time: &rustix::fs::StatxTimestamp| FileTime { seconds: time.tv_sec, nanos: time.tv_nsec };
+    let time =
+        |time: &rustix::fs::StatxTimestamp| FileTime { seconds: time.tv_sec, nanos: time.tv_nsec };
     let raw_mode = u32::from(stat.stx_mode);
     let kind = match FileType::from_raw_mode(raw_mode) {
         FileType::RegularFile => SourceKind::File,

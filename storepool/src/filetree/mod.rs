@@ -64,7 +64,8 @@ impl FileTree {
     /// # Errors
     /// [`Error::SourceFailed`] for a path that cannot be opened or a malformed pattern.
     pub fn open(paths: &[PathBuf], options: FileTreeOptions) -> Result<Self> {
-        let failed = |name: &Path, cause| Error::SourceFailed { name: name.display().to_string(), cause };
+        let failed =
+            |name: &Path, cause| Error::SourceFailed { name: name.display().to_string(), cause };
         let mut absolute = Vec::new();
         for path in paths {
             let full = std::path::absolute(path).map_err(|cause| failed(path, cause))?;
@@ -145,11 +146,16 @@ fn open_path(path: &Path) -> std::result::Result<(SourceStat, OwnedFd), SourceEr
     // A symlink given by name is followed, as `cp -r LINK/` would: people name what they mean.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if stat.kind == SourceKind::Symlink {
-        let fd = rustix::fs::open(path, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+        let fd =
+            rustix::fs::open(path, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
         let stat = directory::stat_of_fd(&fd).map_err(failed)?;
         return Ok((stat, fd));
     }
-    let flags = if stat.kind == SourceKind::Directory { flags | OFlags::DIRECTORY } else { OFlags::PATH | OFlags::CLOEXEC };
+    let flags = if stat.kind == SourceKind::Directory {
+        flags | OFlags::DIRECTORY
+    } else {
+        OFlags::PATH | OFlags::CLOEXEC
+    };
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
     Ok((stat, fd))
 }

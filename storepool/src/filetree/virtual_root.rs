@@ -33,10 +33,8 @@ type Root = (SourceStat, Arc<dyn SourceDirectory>);
 impl VirtualDirectory {
     /// Returns the root directory of the machine with only `paths` in it.
     pub(crate) fn root(paths: &[PathBuf], filter: Arc<Filter>) -> Result<Root, SourceError> {
-        let rests: Vec<_> = paths
-            .iter()
-            .map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf())
-            .collect();
+        let rests: Vec<_> =
+            paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf()).collect();
         Self::at(Path::new("/"), &rests, filter)
     }
 
@@ -59,9 +57,8 @@ impl VirtualDirectory {
             let mut components = rest.components();
             let Some(Component::Normal(name)) = components.next() else { continue };
             let below = components.as_path();
-            let child = children
-                .entry(name.as_bytes().to_vec())
-                .or_insert_with(|| Child::Part(Vec::new()));
+            let child =
+                children.entry(name.as_bytes().to_vec()).or_insert_with(|| Child::Part(Vec::new()));
             if below.as_os_str().is_empty() {
                 *child = Child::Whole;
             } else if let Child::Part(parts) = child {

@@ -102,7 +102,7 @@ fn empty_directory(
     monitor.event(Event::Stage("copying packs"));
     monitor.event(Event::Expected {
         items: leaving.iter().map(|pack| pack.needed_chunks).sum(),
-        bytes: leaving.iter().map(|pack| pack.length).sum(),
+        bytes: leaving.iter().map(|pack| pack.needed_bytes).sum(),
     });
     let repacked = collection.repack(&leaving, Some(directory.no))?;
     report.packs_moved += repacked.packs;

@@ -166,8 +166,14 @@ fn reconcile_points(pool: &Pool) -> Result<Vec<PointId>> {
         }
     }
     let listed: BTreeSet<_> = pool.points()?.iter().map(|point| point.id).collect();
-    let gone: Vec<_> =
-        listed.iter().filter(|point| !existing.contains_key(point)).copied().collect();
+    let mut gone = Vec::new();
+    for point in listed.iter().filter(|point| !existing.contains_key(point)) {
+        // Looked at again: it may have been made since the names were listed.
+        if !has_file(pool, *point)? {
+            tracing::warn!(point = %point, "the file of a point has disappeared from the pool");
+            gone.push(*point);
+        }
+    }
     if !gone.is_empty() {
         pool.catalog().remove(&gone)?;
     }
@@ -186,6 +192,15 @@ fn reconcile_points(pool: &Pool) -> Result<Vec<PointId>> {
         }
     }
     Ok(returned)
+}
+
+fn has_file(pool: &Pool, point: PointId) -> Result<bool> {
+    for files in pool.point_files() {
+        if files.exists(point)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn finish_forgetting(pool: &Pool, forgotten: &BTreeSet<PointId>) -> Result<()> {

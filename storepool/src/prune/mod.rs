@@ -143,17 +143,14 @@ fn run(
     with_ballast(pool, || collection.sweep())?;
     let deleted = collection.removed.packs;
 
-    let leaving: Vec<_> = plan
-        .with(Fate::is_repack)
-        .map(|pack| Leaving { no: pack.no, length: pack.length, needed_chunks: pack.needed_chunks })
-        .collect();
+    let leaving: Vec<_> = plan.with(Fate::is_repack).map(Leaving::of).collect();
     let repacked = if leaving.is_empty() {
         Repacked::default()
     } else {
         monitor.event(Event::Stage("copying packs"));
         monitor.event(Event::Expected {
             items: leaving.iter().map(|pack| pack.needed_chunks).sum(),
-            bytes: leaving.iter().map(|pack| pack.length).sum(),
+            bytes: leaving.iter().map(|pack| pack.needed_bytes).sum(),
         });
         collection.repack(&leaving, None)?
     };

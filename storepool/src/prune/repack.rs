@@ -21,7 +21,7 @@ use crate::writer::{
     ChunkWriter, DATA_FRAME_LENGTH, METADATA_FRAME_LENGTH, PoolWriter, SpacePolicy, Stored,
 };
 
-/// Bytes of packs that are copied before they are given up: what a full disk must have room for.
+/// Bytes that are copied before the packs they come from are given up: what a full disk must have room for.
 const BATCH_BYTES: u64 = 64 << 20;
 /// Chunks copied together: their ids are held in memory.
 const BATCH_CHUNKS: u64 = 1 << 19;
@@ -34,13 +34,17 @@ const SHORT_FRAME_SHARE: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaving {
     pub(crate) no: PackNo,
-    pub(crate) length: u64,
+    pub(crate) needed_bytes: u64,
     pub(crate) needed_chunks: u64,
 }
 
 impl Leaving {
     pub(crate) fn of(pack: &PackUse) -> Self {
-        Self { no: pack.no, length: pack.length, needed_chunks: pack.needed_chunks }
+        Self {
+            no: pack.no,
+            needed_bytes: pack.length.saturating_sub(pack.unused_bytes),
+            needed_chunks: pack.needed_chunks,
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Collection<'_> {
     ) -> Result<Repacked> {
         let mut repacked = Repacked::default();
         let mut batch_bytes = BATCH_BYTES;
-        let mut rest = packs;
+        // What needs least room goes first: it makes room for the others.
+        let mut packs = packs.to_vec();
+        packs.sort_by_key(|pack| pack.needed_bytes);
+        let mut rest = packs.as_slice();
         while !rest.is_empty() {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
@@ -205,10 +212,8 @@ impl Copier<'_> {
         let end = first + chunks.len() as u32;
         let ordinals = self.marks.ordinals_from(job.no, first);
         let needed: Vec<_> = ordinals.take_while(|ordinal| *ordinal < end).collect();
-        self.monitor.event(Event::Done {
-            items: needed.len() as u64,
-            bytes: u64::from(entry.stored_length),
-        });
+        let share = pack.toc().share(needed.iter().copied());
+        self.monitor.event(Event::Done { items: share.chunks, bytes: share.stored_bytes });
         let full = match kind {
             PackKind::Data => DATA_FRAME_LENGTH,
             PackKind::Metadata => METADATA_FRAME_LENGTH,
@@ -239,7 +244,7 @@ impl Copier<'_> {
 fn batch_length(packs: &[Leaving], most_bytes: u64) -> usize {
     let (mut bytes, mut chunks) = (0, 0);
     let fits = |pack: &&Leaving| {
-        bytes += pack.length;
+        bytes += pack.needed_bytes;
         chunks += pack.needed_chunks;
         bytes <= most_bytes && chunks <= BATCH_CHUNKS
     };
