@@ -130,8 +130,11 @@ struct ReaderState {
     stored: Vec<u8>,
     damaged: Vec<ChunkId>,
     // Decoded metadata frames, the most recently used last.
-    frames: Vec<((PackNo, u32), Arc<[u8]>)>,
+    frames: Vec<CachedFrame>,
 }
+
+/// A decoded frame and where it came from.
+type CachedFrame = ((PackNo, u32), Arc<[u8]>);
 
 impl PoolReader<'_> {
     /// Finds a chunk in any pack that is there.

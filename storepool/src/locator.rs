@@ -149,9 +149,8 @@ impl<'a> Locator<'a> {
             }
             let best = &mut best[*index as usize];
             let found = (standing, *place);
-            match best.replace(best.map_or(found, |before| before.min(found))) {
-                Some(before) => others.push((*index, before.max(found).1)),
-                None => {}
+            if let Some(before) = best.replace(best.map_or(found, |before| before.min(found))) {
+                others.push((*index, before.max(found).1));
             }
         }
         Ok(())

@@ -186,7 +186,8 @@ impl Entry {
             return Err(WireError("unknown entry flag"));
         }
         let name = reader.bytes()?.to_vec();
-        if !is_safe_name(&name) && !(root && name == b".") {
+        let names_the_root = root && name == b".";
+        if !is_safe_name(&name) && !names_the_root {
             return Err(WireError("an entry has a forbidden name"));
         }
         let mut metadata = Metadata {

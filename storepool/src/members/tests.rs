@@ -63,8 +63,8 @@ fn a_drained_directory_is_no_part_of_the_pool_any_more() {
         let report = drain_directory(&all, &gone, options, test_world(), &SilentMonitor);
 
         let report = report.unwrap();
-        assert_eq!(report.packs_removed >= before, true, "{report:?}");
-        assert!(crate::testing::fixture::pack_files(&[gone.clone()]).is_empty());
+        assert!(report.packs_removed >= before, "{report:?}");
+        assert!(crate::testing::fixture::pack_files(std::slice::from_ref(&gone)).is_empty());
         let pool = sound(&paths);
         assert!(pool.is_whole() && pool.directories().len() == 1);
         for (point, content) in &points {
@@ -128,7 +128,8 @@ fn a_crash_while_adding_or_draining_loses_nothing_and_the_command_completes_it()
     let drain = |world| {
         drain_directory(&paths, &paths[1], small_packs(), world, &SilentMonitor).map(|_| ())
     };
-    let runs: [(&dyn Fn(World) -> Result<()>, usize); 2] = [(&add, 3), (&drain, 1)];
+    type Run<'a> = (&'a dyn Fn(World) -> Result<()>, usize);
+    let runs: [Run<'_>; 2] = [(&add, 3), (&drain, 1)];
     for (run, members) in runs {
         for at in (0u64..).step_by(if members == 3 { 11 } else { 1 }) {
             std::fs::remove_dir_all(home.path().join("pool")).unwrap();
