@@ -81,7 +81,8 @@ fn no_flipped_byte_is_ever_restored_as_right() {
 fn files_that_are_short_long_empty_gone_or_swapped_are_reported() {
     let pool = SmallPool::new();
     let packs: Vec<_> = pool.files.keys().filter(|file| kind_of(file) == "pack").collect();
-    let mut harms: Vec<(String, Box<dyn Fn(&Path) + Sync>)> = Vec::new();
+    type Harm = (String, Box<dyn Fn(&Path) + Sync>);
+    let mut harms: Vec<Harm> = Vec::new();
     for file in pool.files.keys().filter(|file| kind_of(file) != "lock") {
         let length = pool.files[file].len();
         for cut in [0, 1, length / 2, length.saturating_sub(1)] {

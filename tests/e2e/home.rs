@@ -225,7 +225,7 @@ impl Finished {
     pub(crate) fn message(&self, message_type: &str) -> Option<Value> {
         let stdout = self.stdout();
         let messages = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        messages.filter(|message| message["message_type"] == message_type).last()
+        messages.filter(|message| message["message_type"] == message_type).next_back()
     }
 
     /// Returns its summary.

@@ -166,7 +166,7 @@ fn a_disk_of_another_pool_is_refused() {
 
 #[test]
 fn a_pool_whose_disks_are_all_missing_is_not_made_anew() {
-    let mut story = Story::on(2);
+    let story = Story::on(2);
     story.lose("a");
     story.lose("b");
 
