@@ -351,16 +351,19 @@ struct VaultReader<'a> {
     state: RefCell<ReaderState>,
 }
 
+/// A pack's ordinal and a frame in it.
+type FrameKey = (u64, u32);
+
 #[derive(Debug)]
 struct ReaderState {
     codec: FrameCodec,
     stored: Vec<u8>,
     // Decoded frames, the most recently used last.
-    frames: Vec<((u64, u32), Arc<[u8]>)>,
+    frames: Vec<(FrameKey, Arc<[u8]>)>,
 }
 
 impl ReaderState {
-    fn decoded(&mut self, chunks: &VaultChunks, key: (u64, u32)) -> storepool::Result<Arc<[u8]>> {
+    fn decoded(&mut self, chunks: &VaultChunks, key: FrameKey) -> storepool::Result<Arc<[u8]>> {
         if let Some(index) = self.frames.iter().position(|(cached, _)| *cached == key) {
             let cached = self.frames.remove(index);
             let bytes = cached.1.clone();
@@ -375,11 +378,7 @@ impl ReaderState {
         Ok(bytes)
     }
 
-    fn decode(
-        &mut self,
-        chunks: &VaultChunks,
-        (no, frame): (u64, u32),
-    ) -> storepool::Result<&[u8]> {
+    fn decode(&mut self, chunks: &VaultChunks, (no, frame): FrameKey) -> storepool::Result<&[u8]> {
         chunks.stored_frame(no, frame, &mut self.stored)?;
         let pack = chunks.pack(no)?;
         let entry = pack.toc().frames().get(frame as usize).copied();

@@ -224,8 +224,9 @@ impl Finished {
     /// Returns the message of this type that it printed last.
     pub(crate) fn message(&self, message_type: &str) -> Option<Value> {
         let stdout = self.stdout();
-        let messages = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        messages.filter(|message| message["message_type"] == message_type).next_back()
+        let mut messages =
+            stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        messages.rfind(|message| message["message_type"] == message_type)
     }
 
     /// Returns its summary.

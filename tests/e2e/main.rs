@@ -16,6 +16,7 @@ mod memory;
 mod metadata_torture;
 mod mount;
 mod output;
+mod quickstart;
 mod several_disks;
 mod signals;
 mod tree;

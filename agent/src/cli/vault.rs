@@ -234,7 +234,7 @@ impl Register {
         });
         console.note(format!("registered as \"{label}\" with the vault \"{name}\""));
         console.note(format!("the passphrase has about {} bits", strength.bits));
-        console.note("keep safe, away from this machine and apart from each other:".to_string());
+        console.note("keep safe, away from this machine and apart from each other:");
         console.note(format!("  the credentials  {}", self.credentials.display()));
         if let Some(file) = &self.generate_passphrase {
             console.note(format!("  the passphrase   {}", file.display()));
