@@ -9,6 +9,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::mount::run;
+
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepwell");
 /// Where the system's tools are; nothing else of the surroundings reaches the program.
@@ -150,11 +152,28 @@ impl Home {
         points.iter().map(|point| text_of(point, "id")).collect()
     }
 
+    /// Copies the whole home aside, so that it can be put back.
+    pub(crate) fn copy_of(&self) -> PathBuf {
+        let copy = self.vacant("pristine");
+        copy_tree(self.path(), &copy);
+        copy
+    }
+
+    /// Puts a copy back.
+    pub(crate) fn put_back(&self, copy: &Path) {
+        std::fs::remove_dir_all(self.path()).expect("the home can be removed");
+        copy_tree(copy, self.path());
+    }
+
     /// Proves that the pool is sound.
     pub(crate) fn expect_sound(&self, when: &str) {
         let check = self.run(["check", "--read-data"]);
         assert_eq!(check.code(), Some(0), "the pool is not sound {when}: {check}");
     }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
 /// Returns the arguments of a backup of one path.

@@ -38,9 +38,11 @@ const HARMS: [(&str, Harm); 9] = [
 
 #[test]
 fn every_command_goes_on_without_its_index() {
+    let story = Story::begin();
+    let pristine = story.home.copy_of();
     for (harm, inflict) in HARMS {
         for command in ["points", "check", "restore", "backup", "prune", "stats"] {
-            let story = Story::begin();
+            story.home.put_back(&pristine);
             inflict(&story.home.pool(), &story.old);
             story.run(command, harm);
             story.verify(&format!("index {harm}, then {command}"));
@@ -50,8 +52,10 @@ fn every_command_goes_on_without_its_index() {
 
 #[test]
 fn repair_makes_the_index_anew() {
+    let story = Story::begin();
+    let pristine = story.home.copy_of();
     for (harm, inflict) in HARMS {
-        let story = Story::begin();
+        story.home.put_back(&pristine);
         inflict(&story.home.pool(), &story.old);
 
         let repair = story.home.run(["repair"]);

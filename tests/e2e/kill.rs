@@ -5,12 +5,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::home::{Finished, Home, announce, backup_arguments, setting};
-use crate::mount::run;
 use crate::tree::{Observed, Random, plant, write};
 
 /// Positions of one group of system calls that a systematic run tries; the rest is far more of the same.
@@ -244,23 +242,4 @@ impl Story {
             self.home.restore(point, "back");
         }
     }
-}
-
-impl Home {
-    /// Copies the whole home aside, so that it can be put back.
-    fn copy_of(&self) -> PathBuf {
-        let copy = self.vacant("pristine");
-        copy_tree(self.path(), &copy);
-        copy
-    }
-
-    /// Puts a copy back.
-    fn put_back(&self, copy: &Path) {
-        fs::remove_dir_all(self.path()).expect("the home can be removed");
-        copy_tree(copy, self.path());
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    run(Command::new("cp").arg("-a").arg(from).arg(to));
 }

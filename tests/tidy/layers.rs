@@ -17,8 +17,9 @@ const STOREPOOL: &[&[&str]] = &[
     &["chunks", "writer"],
     &["locator", "marks"],
     &["reach"],
-    &["backup", "restore", "prune", "check", "stats"],
-    &["repair", "members"],
+    &["backup", "restore", "prune", "stats"],
+    &["check", "members"],
+    &["repair"],
 ];
 
 #[test]

@@ -32,7 +32,7 @@ impl SourceFile {
 
     /// Returns whether the file holds only tests or test doubles.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs")
+        self.path.ends_with("tests.rs")
             || self.path.contains("/testing/")
             || self.path.contains("/tests/")
     }
