@@ -59,10 +59,10 @@ fn no_flipped_byte_is_ever_restored_as_right() {
         let Some((outcome, told)) = result else { continue };
         let kind = kind_of(file);
         *counts.entry((kind, outcome)).or_insert(0) += 1;
-        // A flip in its version makes it an index of a newer program, which is refused politely; other damage inside it is mended, passed over, or
-        // told as what it is: damage of the index, not of a point.
+        // A flip in its version makes it an index of a newer program, which is refused politely. Other damage inside it is mended, passed over, or
+        // told as damage of the index, which `repair` makes anew; a chunk whose row was hit is missed until then.
         let newer = told.contains("this version reads up to");
-        let named = told.contains("damaged: index") && told.contains("0 points cannot be restored");
+        let named = told.contains("damaged: index");
         if kind == "index" && outcome == Outcome::Reported && !newer && !named {
             trouble.push(format!("byte {offset}: {told}"));
         }
@@ -304,8 +304,11 @@ impl SmallPool {
 
     fn copy_to(&self, scratch: &Home) {
         let _ = fs::remove_dir_all(scratch.pool());
-        for name in ["packs", "points", "tmp", "locks"] {
+        for name in ["points", "tmp", "locks"] {
             fs::create_dir_all(scratch.pool().join(name)).unwrap();
+        }
+        for group in 0..=255 {
+            fs::create_dir_all(scratch.pool().join(format!("packs/{group:02x}"))).unwrap();
         }
         fs::copy(self.home.path().join("keepwell.toml"), scratch.path().join("keepwell.toml"))
             .unwrap();
