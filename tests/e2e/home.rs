@@ -155,6 +155,8 @@ impl Home {
     /// Copies the whole home aside, so that it can be put back.
     pub(crate) fn copy_of(&self) -> PathBuf {
         let copy = self.vacant("pristine");
+        // Ballast holds nothing, and takes most of the time to copy.
+        let _ = std::fs::remove_file(self.pool().join("reserve"));
         copy_tree(self.path(), &copy);
         copy
     }
