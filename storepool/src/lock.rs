@@ -2,7 +2,8 @@
 //!
 //! | Lock | Held by | How |
 //! | --- | --- | --- |
-//! | `pool` | every open pool | shared; exclusive while the index is rebuilt |
+//! | `pool` | every open pool | shared; exclusive while the index is made anew, and for repair and changes of membership |
+//! | `pool` in the other directories | prune, repair, changes of membership | exclusive: who opened the pool while its first directory was away is seen |
 //! | `prune` | prune, drain | exclusive |
 //! | `session-*` | each session | exclusive, for as long as the session lives |
 //!
