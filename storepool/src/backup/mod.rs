@@ -97,7 +97,7 @@ pub fn backup(
         });
     }
     let writer = PoolWriter::new(&session, SpacePolicy::KeepReserve)?;
-    let run = walk::Run::new(&session, &writer, options, base.as_ref(), started, monitor)?;
+    let run = walk::Run::new(&session, &writer, options, base.as_ref(), monitor)?;
     let walked = run.walk(root_stat, root)?;
     let finished = pool.world().clock.now();
     let Node::Directory { tree, files: _, bytes: _ } = walked.root.node else {

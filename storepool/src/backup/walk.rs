@@ -39,9 +39,13 @@ const INLINE_CHUNKS: usize = 64;
 const INLINE_RUNS: usize = 256;
 /// Hard-linked files remembered, so that their content is read once.
 const HARD_LINKS_MOST: usize = 1 << 20;
-/// A change in the same tick of the file system's clock as the look at the entry is invisible to the next run; the coarsest
-/// file systems in use tick every two seconds.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
+/// A change in the same tick of the file system's clock as the look at the entry is invisible to the next run. Linux stamps
+/// inodes with the time of its last timer interrupt, at most 10 ms ago; this leaves room for late interrupts.
+const FINE_TICK: Duration = Duration::from_millis(100);
+/// The same for file systems that keep whole seconds or less; the coarsest in use tick every two seconds.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+/// A time that is a multiple of this may come from a file system with a coarse clock.
+const COARSE_NANOS: u32 = 10_000_000;
 /// Work is reported to the monitor after so many entries or bytes.
 const REPORT_ITEMS: u64 = 256;
 const REPORT_BYTES: u64 = 4 << 20;
@@ -52,8 +56,8 @@ pub(crate) struct Run<'a> {
     writer: &'a PoolWriter,
     options: &'a BackupOptions,
     base: Option<&'a Manifest>,
-    // Entries changed since then may have changed again unseen.
-    trusted_before: Option<FileTime>,
+    // When the base looked at its first entry; none if it is not to be trusted.
+    base_started: Option<Timestamp>,
     // The base's chunks are known to be there without looking.
     base_is_whole: bool,
     monitor: &'a dyn Monitor,
@@ -167,16 +171,9 @@ impl<'a> Run<'a> {
         writer: &'a PoolWriter,
         options: &'a BackupOptions,
         base: Option<&'a Manifest>,
-        _started: Timestamp,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
-        let trusted_before = base.filter(|_| !options.force).map(|base| {
-            let limit = base.started.minus(CLOCK_TICK).0;
-            FileTime {
-                seconds: limit.div_euclid(1_000_000_000),
-                nanos: limit.rem_euclid(1_000_000_000) as u32,
-            }
-        });
+        let base_started = base.filter(|_| !options.force).map(|base| base.started);
         let pool = session.pool();
         let base_is_whole = pool.is_whole() && !pool.index().is_suspect()?;
         Ok(Self {
@@ -184,7 +181,7 @@ impl<'a> Run<'a> {
             writer,
             options,
             base,
-            trusted_before,
+            base_started,
             base_is_whole,
             monitor,
             queue: Queue::default(),
@@ -238,14 +235,14 @@ impl<'a> Run<'a> {
 
     fn looks_unchanged(&self, stat: &SourceStat, base: &Entry) -> bool {
         let metadata = &base.metadata;
-        let Some(trusted_before) = self.trusted_before else { return false };
+        let Some(base_started) = self.base_started else { return false };
         u32::from(stat.mode) == metadata.mode
             && stat.uid == metadata.uid
             && stat.gid == metadata.gid
             && stat.mtime == metadata.mtime
             && stat.ctime == metadata.ctime
             && stat.inode == metadata.inode
-            && stat.ctime < trusted_before
+            && settled_before(stat.ctime, base_started)
             && match &base.node {
                 Node::File { size, .. } => stat.kind == SourceKind::File && stat.size == *size,
                 Node::Directory { .. } => stat.kind == SourceKind::Directory,
@@ -259,6 +256,41 @@ impl<'a> Run<'a> {
                     stat.kind == SourceKind::BlockDevice && stat.special == (*major, *minor)
                 }
             }
+    }
+}
+
+// An entry changed in the same tick as the base looked at it may have changed again unseen.
+fn settled_before(ctime: FileTime, base_started: Timestamp) -> bool {
+    let tick = if ctime.nanos.is_multiple_of(COARSE_NANOS) { COARSE_TICK } else { FINE_TICK };
+    let limit = base_started.minus(tick).0;
+    (ctime.seconds, i64::from(ctime.nanos))
+        < (limit.div_euclid(1_000_000_000), limit.rem_euclid(1_000_000_000))
+}
+
+#[cfg(test)]
+mod settled {
+    use super::*;
+
+    const STARTED: Timestamp = Timestamp(1_000_000_000_000);
+
+    fn at(seconds: i64, nanos: u32) -> FileTime {
+        FileTime { seconds, nanos }
+    }
+
+    #[test]
+    fn a_fine_clock_is_trusted_after_a_tenth_of_a_second() {
+        assert!(settled_before(at(999, 899_999_999), STARTED));
+        assert!(!settled_before(at(999, 900_000_001), STARTED));
+        assert!(!settled_before(at(1_000, 1), STARTED));
+        assert!(!settled_before(at(2_000, 1), STARTED));
+    }
+
+    #[test]
+    fn a_clock_of_whole_seconds_or_hundredths_needs_two_seconds() {
+        assert!(settled_before(at(997, 0), STARTED));
+        assert!(!settled_before(at(998, 0), STARTED));
+        assert!(!settled_before(at(999, 0), STARTED));
+        assert!(!settled_before(at(998, 750_000_000), STARTED));
     }
 }
 
