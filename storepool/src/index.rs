@@ -359,6 +359,19 @@ impl Index {
         self.database.read(|tx| tx.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0)))
     }
 
+    /// Passes over all chunk rows, in their order, and shows the first 8 bytes of each id. Reads the whole table.
+    pub fn visit_prefixes(&self, visit: &mut dyn FnMut(i64)) -> Result<()> {
+        let connection = self.database.reader()?;
+        connection.query(|connection| {
+            let mut select = connection.prepare("SELECT prefix FROM chunk")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                visit(row.get(0)?);
+            }
+            Ok(())
+        })
+    }
+
     /// Opens a connection for looking chunks up from one thread.
     pub fn lookup(&self) -> Result<IndexLookup> {
         Ok(IndexLookup { connection: self.database.reader()? })

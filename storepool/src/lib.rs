@@ -29,6 +29,7 @@ pub mod prune;
 pub mod reach;
 pub mod repair;
 pub mod restore;
+mod sieve;
 pub mod source;
 pub mod space;
 pub mod sqlite;

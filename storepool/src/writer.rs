@@ -19,7 +19,8 @@ use crate::index::{DirectoryNo, IndexLookup, PackNo, PackRow};
 use crate::pack::frame::{FrameBuilder, FrameCodec, SealedFrame};
 use crate::pack::writer::PackWriter;
 use crate::pack::{CHUNK_LIMIT, CHUNKS_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
-use crate::pool::{Pool, Session};
+use crate::pool::{Found, Pool, Session};
+use crate::sieve::{Sieve, SieveView};
 
 /// A frame of data is closed when it holds this many bytes: measured in docs/decisions/0001.
 pub const DATA_FRAME_LENGTH: usize = 512 << 10;
@@ -58,6 +59,7 @@ struct Shared {
     // Where new packs may go; the default is the directory with the most room.
     avoid: Option<DirectoryNo>,
     claims: Vec<Mutex<HashSet<ChunkId>>>,
+    sieve: Sieve,
     open: [Mutex<Option<OpenPack>>; 2],
     // Packs handed over but not yet known to the index.
     waiting: Mutex<u64>,
@@ -112,6 +114,7 @@ impl PoolWriter {
             space,
             avoid,
             claims: (0..CLAIM_SHARDS).map(|_| Mutex::default()).collect(),
+            sieve: Sieve::new(session.pool().index().clone(), session.pool().known_chunks()),
             open: [Mutex::new(None), Mutex::new(None)],
             waiting: Mutex::new(0),
             settled: Condvar::new(),
@@ -142,6 +145,7 @@ impl PoolWriter {
             sender: self.sender.clone(),
             codec: FrameCodec::new(pool.options().compression_level)?,
             lookup: pool.index().lookup()?,
+            sieve: SieveView::default(),
             frames: [FrameBuilder::default(), FrameBuilder::default()],
             relied_on: HashSet::new(),
         })
@@ -267,7 +271,8 @@ fn commit_pack(shared: &Shared, pack: OpenPack) -> Result<()> {
     shared.pool.world().disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
     let toc = sealed.toc.clone();
     let length = sealed.length;
-    let made = shared.pool.index().add_packs(&[(sealed, pack.directory)])?;
+    let made =
+        shared.sieve.enter(&toc, || shared.pool.index().add_packs(&[(sealed, pack.directory)]))?;
     lock(&shared.made).extend(made);
     shared.packs.fetch_add(1, Ordering::Relaxed);
     let overhead = length.saturating_sub(toc.stored_length());
@@ -296,6 +301,7 @@ pub struct ChunkWriter {
     sender: Sender<Handover>,
     codec: FrameCodec,
     lookup: IndexLookup,
+    sieve: SieveView,
     frames: [FrameBuilder; 2],
     relied_on: HashSet<PackNo>,
 }
@@ -326,8 +332,7 @@ impl ChunkWriter {
         if !self.shared.claim(&id).insert(id) {
             return Ok(Put::Known);
         }
-        let found = self.shared.pool.find(&self.lookup, &id, |row| row.condemned_after.is_none());
-        match found {
+        match self.find(&id) {
             Ok(None) => {}
             Ok(Some(found)) => {
                 self.relied_on.insert(found.place.pack);
@@ -366,12 +371,24 @@ impl ChunkWriter {
 
     /// Returns whether the pool has a chunk that this run may refer to.
     pub fn has(&mut self, id: ChunkId) -> Result<bool> {
-        let usable = |row: &PackRow| row.condemned_after.is_none();
-        let found = self.shared.pool.find(&self.lookup, &id, usable)?;
+        let found = self.find(&id)?;
         if let Some(found) = &found {
             self.relied_on.insert(found.place.pack);
         }
         Ok(found.is_some())
+    }
+
+    fn find(&mut self, id: &ChunkId) -> Result<Option<Found>> {
+        let shared = &self.shared;
+        if shared.sieve.excludes(id, &mut self.sieve)? {
+            return Ok(None);
+        }
+        let usable = |row: &PackRow| row.condemned_after.is_none();
+        let found = shared.pool.find(&self.lookup, id, usable)?;
+        if found.is_none() {
+            shared.sieve.searched_in_vain();
+        }
+        Ok(found)
     }
 
     /// Notes that the caller refers to chunks of this pack without having put them.

@@ -11,7 +11,7 @@ const STOREPOOL: &[&[&str]] = &[
     &["tree", "marker"],
     &["manifest"],
     &["source", "index"],
-    &["filetree", "catalog", "target"],
+    &["filetree", "catalog", "target", "sieve"],
     &["point"],
     &["pool"],
     &["chunks", "writer"],

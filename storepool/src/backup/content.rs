@@ -34,7 +34,7 @@ pub(crate) struct ContentReader {
 }
 
 /// What was read of a window.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WindowRead {
     pub(crate) extents: Extents,
     pub(crate) data_bytes: u64,

@@ -21,7 +21,9 @@ use crate::id::{ChunkId, ChunkKind, PoolId};
 use crate::manifest::{Manifest, Owners, Totals};
 use crate::monitor::SilentMonitor;
 use crate::restore::{RestoreOptions, RestoreReport, restore};
-use crate::tree::{ChunkFetch, ChunkRef, Content, Entry, Extents, ListRef, Node, TreeBuilder};
+use crate::tree::{
+    ChunkFetch, ChunkRef, Content, Entry, Extents, INLINE_CHUNKS_LIMIT, ListRef, Node, TreeBuilder,
+};
 
 /// Chunks of content in a frame.
 const FRAME_CHUNKS: usize = 4;
@@ -168,6 +170,9 @@ impl Point {
 
     fn file(&mut self, content: &[u8]) -> Item {
         let size = content.len() as u64;
+        if content.len() > CHUNK_LENGTH * INLINE_CHUNKS_LIMIT {
+            return self.sparse(&[(size, &[(0, content)])]);
+        }
         let content = match content {
             [] => Content::None,
             _ => Content::Inline(Extents { runs: vec![], chunks: self.chunks.chunks_of(content) }),
