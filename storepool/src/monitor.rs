@@ -10,6 +10,8 @@ use crate::entry::EntryPath;
 pub enum Event {
     /// A named stage begins, such as "reading files" or "deleting packs".
     Stage(&'static str),
+    /// The items of this stage are these, in the plural, and not those of the operation as a whole.
+    Counting(&'static str),
     /// The amount of work is known (or known better): entries and bytes.
     Expected {
         /// Files, chunks or packs, whatever the stage counts.

@@ -104,6 +104,7 @@ pub fn stats(pool: &Arc<Pool>, options: &StatsOptions, monitor: &dyn Monitor) ->
     let points = pool.points()?;
     let rows = pool.index().packs()?;
     monitor.event(Event::Stage("measuring points"));
+    monitor.event(Event::Counting("chunks"));
     monitor.event(Event::Expected { items: rows.iter().map(|row| row.chunks).sum(), bytes: 0 });
     let mut reach = Reach::new(&session)?;
     let ids: Vec<_> = points.iter().map(|point| point.id).collect();

@@ -63,6 +63,7 @@ struct Shared {
 #[derive(Default)]
 struct Words {
     stage: &'static str,
+    noun: Option<&'static str>,
     current: Option<EntryPath>,
 }
 
@@ -157,6 +158,7 @@ impl Monitor for Progress {
         let shared = &*self.shared;
         match event {
             Event::Stage(stage) => shared.begin_stage(stage),
+            Event::Counting(noun) => lock(&shared.words).noun = Some(noun),
             Event::Expected { items, bytes } => {
                 shared.items_expected.store(items, Ordering::Relaxed);
                 shared.bytes_expected.store(bytes, Ordering::Relaxed);
@@ -183,6 +185,7 @@ impl Shared {
     fn begin_stage(&self, stage: &'static str) {
         let mut words = lock(&self.words);
         words.stage = stage;
+        words.noun = None;
         words.current = None;
         for counter in [&self.items, &self.bytes, &self.items_expected, &self.bytes_expected] {
             counter.store(0, Ordering::Relaxed);
@@ -226,11 +229,11 @@ impl Shared {
                     self.console.message("status", &self.status());
                 }
             } else if live {
-                self.console.screen.live(&self.status().line(self.noun, Some(columns())));
+                self.console.screen.live(&self.status().line(self.noun(), Some(columns())));
             } else if since >= LINE_EVERY[lines.min(LINE_EVERY.len() - 1)] {
                 last = Instant::now();
                 lines += 1;
-                self.console.screen.err_line(&self.status().line(self.noun, None));
+                self.console.screen.err_line(&self.status().line(self.noun(), None));
             }
         }
     }
@@ -239,8 +242,12 @@ impl Shared {
         if self.messages {
             self.console.message("status", &self.status());
         } else {
-            self.console.screen.err_line(&self.status().line(self.noun, None));
+            self.console.screen.err_line(&self.status().line(self.noun(), None));
         }
+    }
+
+    fn noun(&self) -> &'static str {
+        lock(&self.words).noun.unwrap_or(self.noun)
     }
 
     fn measure_rate(&self) {

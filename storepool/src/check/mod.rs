@@ -129,6 +129,7 @@ pub fn check(
     let packs = structure::check_packs(pool, &mut report, monitor)?;
 
     monitor.event(Event::Stage("checking points"));
+    monitor.event(Event::Counting("chunks"));
     let points = structure::check_points(pool, &mut report)?;
     let chunks = packs.iter().map(|row| row.chunks).sum();
     monitor.event(Event::Expected { items: chunks, bytes: 0 });
@@ -159,6 +160,7 @@ pub fn check(
     }
     if !broken.is_empty() {
         monitor.event(Event::Stage("finding affected points"));
+        monitor.event(Event::Counting("chunks"));
         report.affected_points = affected::find(&session, &points, broken, uncounted, monitor)?;
     }
     record(pool, &packs, &report)?;

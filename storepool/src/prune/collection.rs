@@ -64,6 +64,7 @@ impl<'a> Collection<'a> {
             index_is_complete: false,
         };
         monitor.event(Event::Stage("marking chunks"));
+        monitor.event(Event::Counting("chunks"));
         let chunks = collection.rows.iter().map(|row| row.chunks).sum();
         monitor.event(Event::Expected { items: chunks, bytes: 0 });
         collection.look_around()?;

@@ -137,6 +137,7 @@ pub fn repair_from(
     }
 
     monitor.event(Event::Stage("checking points"));
+    monitor.event(Event::Counting("chunks"));
     if !repair.dry_run {
         report.point_files_mended = points::mend_files(&session)?;
     }
@@ -179,6 +180,7 @@ fn heal(
         report.chunks_healed += healed;
         if healed == 0 {
             monitor.event(Event::Stage("finding affected points"));
+            monitor.event(Event::Counting("chunks"));
             let broken: HashSet<_> = holes.into_iter().map(|(id, _)| id).collect();
             report.affected_points = affected_points(session, &points, broken, uncounted, monitor)?;
             return Ok(());

@@ -86,6 +86,7 @@ impl<'a> Run<'a> {
         if run.conflict == Conflict::Fail && !root.fresh {
             refuse_conflicts(&run, source, &entry)?;
         }
+        monitor.event(Event::Stage("restoring files"));
         if run.selection.is_everything() {
             monitor.event(expected(&entry));
         }
