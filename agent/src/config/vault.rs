@@ -1,0 +1,35 @@
+//! `[vault.NAME]`: where the second copy goes.
+
+use std::path::PathBuf;
+
+use super::ConfigError;
+use super::reader::Section;
+
+/// `[vault.NAME]`: where the second copy goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VaultConfig {
+    /// The credentials file; a relative one is meant from the folder of the configuration.
+    pub(crate) credentials: PathBuf,
+}
+
+impl VaultConfig {
+    /// Reads the section.
+    pub(super) fn read(name: &str, section: &Section<'_>) -> Result<Self, ConfigError> {
+        if !is_vault_name(name) {
+            let expected = "a name of a vault has 1 to 63 of a-z, 0-9, - and _";
+            return Err(section.complaint(expected.to_string()));
+        }
+        section.only_known(&["credentials"])?;
+        let credentials = section
+            .path("credentials", "the path of a file")?
+            .ok_or_else(|| section.complaint(format!("[vault.{name}] has no credentials")))?;
+        Ok(Self { credentials })
+    }
+}
+
+/// Returns whether a vault can be called this in the configuration.
+pub(crate) fn is_vault_name(name: &str) -> bool {
+    let fine =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (1..=63).contains(&name.len()) && name.bytes().all(fine)
+}
