@@ -62,6 +62,15 @@ impl Database {
         Ok(database)
     }
 
+    /// Makes every commit durable on return, for what cannot be made anew from other files.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if SQLite refuses.
+    pub fn sync_every_commit(&self) -> Result<()> {
+        let set = self.connection().pragma_update(None, "synchronous", "full");
+        set.map_err(|error| index_error(&self.path, &error))
+    }
+
     fn migrate(&self, migrations: &[Migration]) -> Result<()> {
         let version =
             |tx: &Transaction<'_>| tx.query_row("PRAGMA user_version", [], |row| row.get(0));

@@ -3,9 +3,16 @@
 //! Nothing is guessed: an unknown key and a value out of range stop the program before it touches anything. Each section has a room of its own;
 //! [`reader`] holds what they share, [`edit`] changes the file and keeps its comments.
 
+mod alerts;
+mod daemon;
 mod edit;
+mod group;
+mod maintenance;
 mod pool;
 mod reader;
+mod retention;
+#[cfg(test)]
+mod tests;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -16,7 +23,15 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::Document;
 
+pub(crate) use alerts::{
+    AlertLevel, AlertsConfig, MailConfig, MailSecurity, Secret, WebhookConfig,
+};
+pub(crate) use daemon::{DaemonConfig, IoClass};
 pub(crate) use edit::{new_file, with_pool_path, with_vault, write};
+pub(crate) use group::{
+    FilesConfig, GroupConfig, HookCommand, HooksConfig, SourceConfig, SyncWhen,
+};
+pub(crate) use maintenance::{MaintenanceConfig, Routine};
 pub(crate) use pool::PoolConfig;
 pub(crate) use vault::{VaultConfig, is_vault_name};
 
@@ -32,6 +47,14 @@ pub(crate) struct Config {
     pub(crate) pool: PoolConfig,
     /// `[vault.NAME]`.
     pub(crate) vaults: BTreeMap<String, VaultConfig>,
+    /// `[group.NAME]`.
+    pub(crate) groups: BTreeMap<String, GroupConfig>,
+    /// `[maintenance]`.
+    pub(crate) maintenance: MaintenanceConfig,
+    /// `[daemon]`.
+    pub(crate) daemon: DaemonConfig,
+    /// `[alerts]`.
+    pub(crate) alerts: AlertsConfig,
 }
 
 /// Something in the configuration file that cannot be meant.
@@ -87,7 +110,7 @@ impl Config {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_string()))?;
         let root = Section::root(&reader, document.as_table());
-        root.only_known(&["pool", "vault"])?;
+        root.only_known(&["pool", "vault", "group", "maintenance", "daemon", "alerts"])?;
         let Some(pool) = root.section("pool", "[pool]")? else {
             return Err(reader.error(None, "there is no [pool]".to_string()));
         };
@@ -96,85 +119,18 @@ impl Config {
         for (name, section) in root.named_sections("vault", "[vault.main]")? {
             vaults.insert(name.to_string(), VaultConfig::read(name, &section)?);
         }
-        Ok(Self { path: path.to_path_buf(), pool, vaults })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(Path::new("/etc/keepwell/keepwell.toml"), text)
-    }
-
-    #[test]
-    fn each_mistake_is_told_with_file_line_and_the_nearest_key() {
-        let cases = [
-            ("", "1: there is no [pool]", None),
-            ("[pool]\n", "1: [pool] has no paths", None),
-            ("[pol]\npaths = []", "1: unknown key \"pol\"", Some("pool")),
-            (
-                "[pool]\npaths = [\"p\"]\n\nresevre = \"5%\"",
-                "4: unknown key \"resevre\" in [pool]",
-                Some("reserve"),
-            ),
-            ("[pool]\nwhatever = 1", "2: unknown key \"whatever\" in [pool]", None),
-            (
-                "[pool]\npaths = []",
-                "2: pool.paths: expected a list of directories such as [\"/var/lib/keepwell/pool\"]",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\n \"a\",\n 7]",
-                "4: pool.paths: expected a list of directories such as [\"/var/lib/keepwell/pool\"]",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\", \"a\"]",
-                "2: pool.paths: /etc/keepwell/a stands there twice",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\"]\nreserve = \"80%\"",
-                "3: pool.reserve: \"80%\" is neither a percentage such as \"5%\" nor a size such as \"20G\"",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\"]\nreserve = true",
-                "3: pool.reserve: expected a percentage such as \"5%\" or a size such as \"20G\"",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\"]\ncompression = 20",
-                "3: pool.compression: expected a zstd level from -7 to 19",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\"]\npack_size = \"1T\"",
-                "3: pool.pack_size: expected a size from \"1M\" to \"128M\"",
-                None,
-            ),
-            (
-                "[pool]\npaths = [\"a\"]\n[pool.reserve]\nx = 1",
-                "3: pool.reserve: expected a value, found a table",
-                None,
-            ),
-            ("pool = 3", "1: pool must be a table: [pool]", None),
-        ];
-        for (text, message, near) in cases {
-            let error = parse(text).expect_err(text);
-
-            assert_eq!(error.to_string(), format!("/etc/keepwell/keepwell.toml:{message}"));
-            assert_eq!(error.nearest(), near, "{text}");
+        let mut groups = BTreeMap::new();
+        for (name, section) in root.named_sections("group", "[group.web]")? {
+            groups.insert(name.to_string(), GroupConfig::read(name, &section, &vaults)?);
         }
-    }
-
-    #[test]
-    fn broken_toml_is_told_with_its_line() {
-        let error = parse("[pool]\npaths = [\"a\"\n\nreserve = 5").unwrap_err();
-
-        assert!(error.to_string().starts_with("/etc/keepwell/keepwell.toml:4: "), "{error}");
-        assert!(!error.to_string().contains('\n'));
+        Ok(Self {
+            path: path.to_path_buf(),
+            pool,
+            vaults,
+            groups,
+            maintenance: MaintenanceConfig::read(root.section("maintenance", "[maintenance]")?)?,
+            daemon: DaemonConfig::read(root.section("daemon", "[daemon]")?)?,
+            alerts: AlertsConfig::read(root.section("alerts", "[alerts]")?)?,
+        })
     }
 }

@@ -1,8 +1,11 @@
 //! What all sections of the configuration share: typed values, and complaints that name file, line and the nearest valid word.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use toml_edit::{Item, TableLike, Value};
 
 use super::ConfigError;
@@ -121,6 +124,138 @@ impl<'a> Section<'a> {
             _ => Err(format!("expected {expected}")),
         })?;
         Ok(text.map(|text| self.reader.path(text)))
+    }
+
+    /// Reads the text under `key`, if it is there.
+    pub(super) fn text(&self, key: &str, expected: &str) -> Result<Option<&'a str>, ConfigError> {
+        self.value(key, |value| match value.as_str() {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err(format!("expected {expected}")),
+        })
+    }
+
+    /// Reads the list of texts under `key`, if it is there.
+    pub(super) fn texts(
+        &self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Option<Vec<String>>, ConfigError> {
+        let wrong = || format!("expected {expected}");
+        self.value(key, |value| {
+            let array = value.as_array().ok_or_else(wrong)?;
+            let texts = array.iter().map(Value::as_str);
+            let texts = texts.map(|text| text.filter(|text| !text.is_empty()).map(str::to_string));
+            texts.map(|text| text.ok_or_else(wrong)).collect()
+        })
+    }
+
+    /// Reads the flag under `key`; `false` if it is not there.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        let flag = self.value(key, |value| value.as_bool().ok_or("expected true or false".into()));
+        Ok(flag?.unwrap_or(false))
+    }
+
+    /// Reads the number within `range` under `key`, if it is there.
+    pub(super) fn number(
+        &self,
+        key: &str,
+        range: RangeInclusive<i64>,
+    ) -> Result<Option<i64>, ConfigError> {
+        self.value(key, |value| {
+            value.as_integer().filter(|number| range.contains(number)).ok_or_else(|| {
+                format!("expected a number from {} to {}", range.start(), range.end())
+            })
+        })
+    }
+
+    /// Reads the length of time within `range` under `key`, if it is there.
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Result<Option<Duration>, ConfigError> {
+        self.value(key, |value| {
+            let text = value.as_str().ok_or("expected a duration such as \"90s\" or \"2h\"")?;
+            let duration = crate::duration::parse(text)?;
+            match range.contains(&duration) {
+                true => Ok(duration),
+                false => Err(format!(
+                    "expected a duration from {} to {}",
+                    crate::duration::text(*range.start()),
+                    crate::duration::text(*range.end())
+                )),
+            }
+        })
+    }
+
+    /// Reads a value under `key` that is written as text and knows how to read itself.
+    pub(super) fn parsed<T: FromStr<Err = String>>(
+        &self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Option<T>, ConfigError> {
+        self.value(key, |value| match value.as_str() {
+            Some(text) => T::from_str(text),
+            None => Err(format!("expected {expected}")),
+        })
+    }
+
+    /// Reads the name of a time zone under `key`, if it is there.
+    pub(super) fn zone(&self, key: &str) -> Result<Option<TimeZone>, ConfigError> {
+        let Some(name) = self.text(key, "a time zone such as \"Europe/Berlin\"")? else {
+            return Ok(None);
+        };
+        let unknown = |_| {
+            let mut error = self.wrong(key, format!("there is no time zone \"{name}\""));
+            let names: Vec<String> =
+                jiff::tz::db().available().map(|name| name.as_str().to_string()).collect();
+            error.nearest = nearest(name, names.iter().map(String::as_str)).map(str::to_string);
+            error
+        };
+        TimeZone::get(name).map(Some).map_err(unknown)
+    }
+
+    /// Returns the sections of a list of tables, however it is written: `[{ ... }]` or `[[...]]`.
+    pub(super) fn list(&self, key: &str, expected: &str) -> Result<Vec<Section<'a>>, ConfigError> {
+        let wrong = || self.wrong(key, format!("expected {expected}"));
+        let section = |table: &'a dyn TableLike, span| Section {
+            reader: self.reader,
+            table,
+            name: self.path_of(key),
+            span,
+        };
+        match self.table.get(key) {
+            None => Ok(Vec::new()),
+            Some(Item::ArrayOfTables(tables)) => {
+                Ok(tables.iter().map(|table| section(table, table.span())).collect())
+            }
+            Some(item) => {
+                let array = item.as_array().ok_or_else(wrong)?;
+                let table = |value: &'a Value| {
+                    let table = value.as_inline_table()?;
+                    Some(section(table, value.span()))
+                };
+                array.iter().map(|value| table(value).ok_or_else(wrong)).collect()
+            }
+        }
+    }
+
+    /// Returns a complaint about the value under `key`, with the word that was most likely meant.
+    pub(super) fn unknown_word<'w>(
+        &self,
+        key: &str,
+        message: String,
+        word: &str,
+        known: impl IntoIterator<Item = &'w str>,
+    ) -> ConfigError {
+        let mut error = self.wrong(key, message);
+        error.nearest = nearest(word, known).map(str::to_string);
+        error
+    }
+
+    /// Returns the name of the section as complaints call it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns a path of the file; relative ones are meant from its folder.

@@ -1,0 +1,328 @@
+//! `[group.NAME]`: data sources that share a schedule, retentions and hooks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cloudsync::retention::RetentionPolicy;
+use jiff::tz::TimeZone;
+use storepool::space::parse_size;
+use toml_edit::Value;
+
+use super::reader::Section;
+use super::{ConfigError, VaultConfig, is_vault_name, retention};
+use crate::schedule::Schedule;
+
+/// How long a hook may run if nothing else is said: long enough to stop a service, short enough to notice that one hangs.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Kinds of data sources.
+const WORKLOADS: [&str; 1] = ["files"];
+
+/// `[group.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupConfig {
+    /// Its name.
+    pub(crate) name: String,
+    /// What is protected; at least one.
+    pub(crate) sources: Vec<SourceConfig>,
+    /// When points are made; `None`: only by hand.
+    pub(crate) schedule: Option<Schedule>,
+    /// The zone of times and days; that of the system if none is named.
+    pub(crate) zone: TimeZone,
+    /// Runs begin up to this much later than scheduled, so that many servers do not all begin at once.
+    pub(crate) jitter: Duration,
+    /// Nothing runs by itself.
+    pub(crate) paused: bool,
+    /// Which points stay in the pool; `None`: all.
+    pub(crate) retention: Option<RetentionPolicy>,
+    /// Where the second copy goes.
+    pub(crate) vault: Option<String>,
+    /// When the second copy is made.
+    pub(crate) sync: SyncWhen,
+    /// What runs around a backup.
+    pub(crate) hooks: HooksConfig,
+    /// Without a new point for so long there is an alert; `None`: twice the longest pause of the schedule.
+    pub(crate) alert_after: Option<Duration>,
+}
+
+/// One entry of `sources`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum SourceConfig {
+    /// Files and folders.
+    Files(FilesConfig),
+}
+
+/// `{ files = [...] }`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FilesConfig {
+    /// Files and folders, absolute.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Patterns of what is left out.
+    pub(crate) exclude: Vec<String>,
+    /// The same, without regard to upper and lower case.
+    pub(crate) iexclude: Vec<String>,
+    /// Leave out marked caches.
+    pub(crate) exclude_caches: bool,
+    /// Leave out folders that hold such a file.
+    pub(crate) exclude_if_present: Vec<String>,
+    /// Leave out larger files, in bytes.
+    pub(crate) exclude_larger_than: Option<u64>,
+    /// Stay on the file system of each path.
+    pub(crate) one_file_system: bool,
+}
+
+/// When the points of a group are copied to the vault.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum SyncWhen {
+    /// As soon as a point is made.
+    AfterBackup,
+    /// At these times.
+    At(Schedule),
+    /// Only by hand.
+    Never,
+}
+
+/// `hooks = { ... }`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HooksConfig {
+    /// Before anything is read; if it fails, there is no point.
+    pub(crate) before: Option<HookCommand>,
+    /// After everything was read, whatever happened since `before` began.
+    pub(crate) after: Option<HookCommand>,
+    /// When the run failed.
+    pub(crate) on_error: Option<HookCommand>,
+    /// Longest time for each.
+    pub(crate) timeout: Duration,
+    /// The user that runs them; `None`: that of the agent.
+    pub(crate) user: Option<String>,
+}
+
+/// A command of a hook.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum HookCommand {
+    /// For the shell: `"/usr/local/bin/quiesce --all"`.
+    Shell(String),
+    /// A program and its arguments.
+    Program(Vec<String>),
+}
+
+impl GroupConfig {
+    /// Reads the section.
+    pub(super) fn read(
+        name: &str,
+        section: &Section<'_>,
+        vaults: &BTreeMap<String, VaultConfig>,
+    ) -> Result<Self, ConfigError> {
+        if !is_vault_name(name) {
+            let expected = "a name of a group has 1 to 63 of a-z, 0-9, - and _";
+            return Err(section.complaint(expected.to_string()));
+        }
+        section.only_known(&[
+            "sources",
+            "schedule",
+            "timezone",
+            "jitter",
+            "paused",
+            "retention",
+            "vault",
+            "sync",
+            "hooks",
+            "alert_after",
+        ])?;
+        let schedule = match section.text("schedule", "a schedule such as \"daily 02:00\"")? {
+            Some("never") | None => None,
+            Some(_) => section.parsed("schedule", "a schedule such as \"daily 02:00\"")?,
+        };
+        let vault = vault_of(section, vaults)?;
+        let minute = Duration::from_secs(60);
+        Ok(Self {
+            name: name.to_string(),
+            sources: sources(name, section)?,
+            schedule,
+            zone: section.zone("timezone")?.unwrap_or_else(TimeZone::system),
+            jitter: section
+                .duration("jitter", Duration::ZERO..=Duration::from_secs(12 * 3600))?
+                .unwrap_or_default(),
+            paused: section.flag("paused")?,
+            retention: retention::read(section, "retention")?,
+            sync: sync_of(section, vault.is_some())?,
+            vault,
+            hooks: HooksConfig::read(section)?,
+            alert_after: section
+                .duration("alert_after", minute..=Duration::from_secs(3650 * 86_400))?,
+        })
+    }
+}
+
+fn vault_of(
+    section: &Section<'_>,
+    vaults: &BTreeMap<String, VaultConfig>,
+) -> Result<Option<String>, ConfigError> {
+    match section.text("vault", "the name of a vault")? {
+        Some("none") => Ok(None),
+        Some(name) if vaults.contains_key(name) => Ok(Some(name.to_string())),
+        Some(name) => {
+            let message = format!("there is no [vault.{name}]");
+            let known = vaults.keys().map(String::as_str);
+            Err(section.unknown_word("vault", message, name, known))
+        }
+        // With one vault there is nothing to choose; with several, guessing would send data to the wrong place.
+        None => Ok(vaults.keys().next().filter(|_| vaults.len() == 1).cloned()),
+    }
+}
+
+fn sync_of(section: &Section<'_>, has_vault: bool) -> Result<SyncWhen, ConfigError> {
+    let expected = "\"after backup\", \"never\", or a schedule such as \"daily 02:00\"";
+    let when = match section.text("sync", expected)? {
+        None => return Ok(SyncWhen::AfterBackup),
+        Some("after backup") => SyncWhen::AfterBackup,
+        Some("never") => return Ok(SyncWhen::Never),
+        Some(text) => SyncWhen::At(
+            text.parse().map_err(|_| section.wrong("sync", format!("expected {expected}")))?,
+        ),
+    };
+    if has_vault {
+        return Ok(when);
+    }
+    Err(section.wrong("sync", "the group has no vault: name one with vault = \"...\""))
+}
+
+fn sources(name: &str, section: &Section<'_>) -> Result<Vec<SourceConfig>, ConfigError> {
+    const EXPECTED: &str = "a list of sources such as [{ files = [\"/srv\"] }]";
+    let sections = section.list("sources", EXPECTED)?;
+    if sections.is_empty() {
+        return Err(section.complaint(format!("[group.{name}] has no sources: {EXPECTED}")));
+    }
+    let mut sources = Vec::new();
+    for (place, section) in sections.iter().enumerate() {
+        let source = SourceConfig::read(section)?;
+        // Two sources of one name would be one series of points that has nothing in common.
+        if sources.iter().any(|other: &SourceConfig| other.name() == source.name()) {
+            let message = format!("source {} is the same as one before it", place + 1);
+            return Err(section.complaint(format!("{}: {message}", section.name())));
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+impl SourceConfig {
+    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+        if section.get("files").is_none() {
+            section.only_known(&FilesConfig::KEYS)?;
+            let message = format!("{}: expected one of {}", section.name(), WORKLOADS.join(", "));
+            return Err(section.complaint(message));
+        }
+        FilesConfig::read(section).map(Self::Files)
+    }
+
+    /// Returns the kind of workload.
+    pub(crate) fn workload(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+        }
+    }
+
+    /// Returns the name of the data source, by which its points are a series.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Files(files) => {
+                let paths = files.paths.iter().map(|path| path.display().to_string());
+                paths.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+impl FilesConfig {
+    const KEYS: [&str; 7] = [
+        "files",
+        "exclude",
+        "iexclude",
+        "exclude_caches",
+        "exclude_if_present",
+        "exclude_larger_than",
+        "one_file_system",
+    ];
+
+    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+        section.only_known(&Self::KEYS)?;
+        let expected = "a list of paths such as [\"/srv\", \"/etc\"]";
+        let texts = section.texts("files", expected)?.unwrap_or_default();
+        if texts.is_empty() {
+            return Err(section.wrong("files", format!("expected {expected}")));
+        }
+        let mut paths: Vec<PathBuf> = texts.iter().map(|text| section.resolve(text)).collect();
+        // As the source names itself, so that its points are found again whatever the order here.
+        paths.sort();
+        paths.dedup();
+        let patterns =
+            |key| section.texts(key, "a list of patterns").map(Option::unwrap_or_default);
+        Ok(Self {
+            paths,
+            exclude: patterns("exclude")?,
+            iexclude: patterns("iexclude")?,
+            exclude_caches: section.flag("exclude_caches")?,
+            exclude_if_present: patterns("exclude_if_present")?,
+            exclude_larger_than: section.value("exclude_larger_than", size)?,
+            one_file_system: section.flag("one_file_system")?,
+        })
+    }
+}
+
+/// Reads a size in bytes, or with a unit.
+pub(super) fn size(value: &Value) -> Result<u64, String> {
+    let size = match value.as_integer() {
+        Some(bytes) => u64::try_from(bytes).ok(),
+        None => value.as_str().and_then(parse_size),
+    };
+    size.ok_or_else(|| "expected a size such as \"512M\" or \"2G\"".to_string())
+}
+
+impl Default for HooksConfig {
+    fn default() -> Self {
+        Self { before: None, after: None, on_error: None, timeout: HOOK_TIMEOUT, user: None }
+    }
+}
+
+impl HooksConfig {
+    fn read(group: &Section<'_>) -> Result<Self, ConfigError> {
+        let Some(section) = group.section("hooks", "hooks = { before = \"...\" }")? else {
+            return Ok(Self::default());
+        };
+        section.only_known(&["before", "after", "on_error", "timeout", "user"])?;
+        let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        Ok(Self {
+            before: section.value("before", HookCommand::read)?,
+            after: section.value("after", HookCommand::read)?,
+            on_error: section.value("on_error", HookCommand::read)?,
+            timeout: section.duration("timeout", range)?.unwrap_or(HOOK_TIMEOUT),
+            user: section.text("user", "the name of a user")?.map(str::to_string),
+        })
+    }
+}
+
+impl HookCommand {
+    /// Reads a command: a text for the shell, or a list of program and arguments.
+    pub(super) fn read(value: &Value) -> Result<Self, String> {
+        let wrong = || {
+            "expected a command such as \"/usr/local/bin/quiesce\" or a list of program and arguments"
+                .to_string()
+        };
+        if let Some(text) = value.as_str() {
+            return match text.trim() {
+                "" => Err(wrong()),
+                text => Ok(Self::Shell(text.to_string())),
+            };
+        }
+        let words = value.as_array().ok_or_else(wrong)?;
+        let words: Option<Vec<String>> =
+            words.iter().map(|word| word.as_str().map(str::to_string)).collect();
+        match words {
+            Some(words) if words.first().is_some_and(|program| !program.is_empty()) => {
+                Ok(Self::Program(words))
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
