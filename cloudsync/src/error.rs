@@ -20,6 +20,12 @@ pub enum StoreFault {
     Unauthenticated,
     /// The store knows who is asking and refuses.
     PermissionDenied,
+    /// The login is refused because this machine's clock and the store's differ too much.
+    WrongClock,
+    /// There is no such bucket or container: not a missing object, but no place for one.
+    NoPlace,
+    /// The server's certificate is not one that this machine trusts, so nothing was said to it.
+    Untrusted,
     /// No answer in time; the request may have been carried out.
     Timeout,
     /// No connection; the request may have been carried out if it broke later.
@@ -61,6 +67,9 @@ impl StoreFault {
             Self::AlreadyExists => "already exists",
             Self::Unauthenticated => "login refused",
             Self::PermissionDenied => "permission denied",
+            Self::WrongClock => "login refused because of a wrong clock",
+            Self::NoPlace => "there is no such bucket",
+            Self::Untrusted => "the server's certificate is not trusted",
             Self::Timeout => "no answer in time",
             Self::Unreachable => "no connection",
             Self::Busy { .. } => "the store is busy",
@@ -202,6 +211,14 @@ pub enum Error {
         address: String,
         /// Why.
         reason: &'static str,
+    },
+    /// The options of the store cannot be used.
+    #[error("the access options for {address} cannot be used: {reason}")]
+    Access {
+        /// Which store.
+        address: String,
+        /// Why; never with the value of an option that may be a key.
+        reason: String,
     },
     /// There is no descriptor.
     #[error("there is no vault at {address}")]

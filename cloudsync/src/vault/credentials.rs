@@ -1,11 +1,9 @@
 //! The credentials file: what an owner hands to a server so that it can register, and what is needed, with
 //! the passphrase, to recover. It never holds the passphrase.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use storepool::clock::Timestamp;
 use zeroize::Zeroizing;
 
@@ -15,49 +13,14 @@ use crate::store::VaultAddress;
 use crate::vault::file::{read_small_file, write_private_file};
 use crate::vault::plain::{from_rfc3339, rfc3339};
 
+pub use crate::store::access::{Access, AccessValue};
+
 const FORMAT: &str = "keepwell vault credentials";
 const VERSION: u32 = 1;
 const FILE_LIMIT: u64 = 64 << 10;
 const HEADING: &str = "# Keepwell vault credentials: they let a server register with this vault and, together with its passphrase, recover.
 # Keep them with the passphrase's owner, not with the passphrase. They are not the passphrase and do not contain it.
 ";
-
-/// An option of the store that may be a key; wiped when dropped, never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AccessValue(Zeroizing<String>);
-
-impl AccessValue {
-    /// Wraps a value.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(Zeroizing::new(value.into()))
-    }
-
-    /// Returns the value, to be handed to the store and to nobody else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for AccessValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl Serialize for AccessValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for AccessValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-/// Options of the store, by name: endpoint, region, keys.
-pub type Access = BTreeMap<String, AccessValue>;
 
 /// The content of a credentials file.
 #[derive(Clone, Debug, PartialEq, Eq)]

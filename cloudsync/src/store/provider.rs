@@ -1,0 +1,208 @@
+//! From options to a store of the `object_store` crate: the only place that knows how each provider is set up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{ObjectStore, RetryConfig};
+use reqwest::Url;
+
+use crate::store::access::{
+    self, ACCESS_KEY_ID, ACCOUNT, ACCOUNT_KEY, CLIENT_ID, CLIENT_SECRET, ENDPOINT, REGION, SAS,
+    SECRET_ACCESS_KEY, SERVICE_ACCOUNT, SESSION_TOKEN, Settings, TENANT_ID, VIRTUAL_HOSTED,
+};
+use crate::store::address::{BucketAddress, Provider};
+use crate::store::http::Connector;
+
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// Returns the server that will be asked.
+///
+/// # Errors
+/// What is wrong with the endpoint, without repeating it.
+pub(super) fn server(bucket: &BucketAddress, settings: &Settings<'_>) -> Result<Url, String> {
+    let Some(text) = settings.get(ENDPOINT) else {
+        let host = match bucket.provider {
+            Provider::S3 => {
+                format!("s3.{}.amazonaws.com", settings.get(REGION).unwrap_or(DEFAULT_REGION))
+            }
+            Provider::Azure => {
+                let account = settings.get(ACCOUNT);
+                let account = account.ok_or("there is no \"account\", the storage account")?;
+                format!("{account}.blob.core.windows.net")
+            }
+            Provider::Google => "storage.googleapis.com".to_owned(),
+        };
+        let url = format!("https://{host}/").parse::<Url>();
+        return url.map_err(|_| "the region or account cannot be part of a server's name".into());
+    };
+    let url: Url = text.parse().map_err(|_| "the endpoint is not a URL")?;
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
+        return Err("the endpoint must begin with https:// or http:// and name a server".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err("the endpoint must have neither a password nor a question mark".into());
+    }
+    Ok(url)
+}
+
+/// Sets the store up.
+///
+/// # Errors
+/// What is wrong with the options, without the value of any that may be a key.
+pub(super) fn build(
+    bucket: &BucketAddress,
+    settings: &Settings<'_>,
+    connector: Connector,
+) -> Result<Arc<dyn ObjectStore>, String> {
+    // Whoever repeats must know what was already done, so nobody below us does it.
+    let never = RetryConfig {
+        max_retries: 0,
+        retry_timeout: Duration::from_secs(3600),
+        ..RetryConfig::default()
+    };
+    let endpoint = match settings.get(ENDPOINT) {
+        Some(_) => Some(server(bucket, settings)?.to_string().trim_end_matches('/').to_owned()),
+        None => None,
+    };
+    match bucket.provider {
+        Provider::S3 => {
+            let mut builder = AmazonS3Builder::new()
+                .with_bucket_name(&bucket.bucket)
+                .with_region(settings.get(REGION).unwrap_or(DEFAULT_REGION))
+                // One object at a time: the bulk request is missing from many servers.
+                .with_disable_bulk_delete(true)
+                .with_http_connector(connector)
+                .with_retry(never);
+            if let Some(endpoint) = endpoint {
+                builder = builder.with_endpoint(endpoint);
+            }
+            match settings.get(VIRTUAL_HOSTED) {
+                None | Some("false") => {}
+                Some("true") => builder = builder.with_virtual_hosted_style_request(true),
+                Some(_) => return Err("\"virtual_hosted\" is either true or false".into()),
+            }
+            let keys = (settings.get(ACCESS_KEY_ID), settings.get(SECRET_ACCESS_KEY));
+            builder = match keys {
+                (Some(id), Some(secret)) => {
+                    let keys = builder.with_access_key_id(id).with_secret_access_key(secret);
+                    match settings.get(SESSION_TOKEN) {
+                        Some(token) => keys.with_token(token),
+                        None => keys,
+                    }
+                }
+                (None, None) => roles(builder, settings),
+                (Some(_), None) => {
+                    return Err("there is an \"access_key_id\" without \"secret_access_key\"".into());
+                }
+                (None, Some(_)) => {
+                    return Err("there is a \"secret_access_key\" without \"access_key_id\"".into());
+                }
+            };
+            told(builder.build(), settings)
+        }
+        Provider::Azure => {
+            let account = settings.get(ACCOUNT);
+            let account = account.ok_or("there is no \"account\", the storage account")?;
+            let mut builder = MicrosoftAzureBuilder::new()
+                .with_account(account)
+                .with_container_name(&bucket.bucket)
+                .with_http_connector(connector)
+                .with_retry(never);
+            if let Some(endpoint) = endpoint {
+                builder = builder.with_endpoint(endpoint);
+            }
+            for (name, key) in [
+                (ACCOUNT_KEY, AzureConfigKey::AccessKey),
+                (SAS, AzureConfigKey::SasKey),
+                (TENANT_ID, AzureConfigKey::AuthorityId),
+                (CLIENT_ID, AzureConfigKey::ClientId),
+                (CLIENT_SECRET, AzureConfigKey::ClientSecret),
+            ] {
+                if let Some(value) = settings.get(name) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            for (variable, key) in [
+                ("AZURE_FEDERATED_TOKEN_FILE", AzureConfigKey::FederatedTokenFile),
+                ("AZURE_AUTHORITY_HOST", AzureConfigKey::AuthorityHost),
+                ("IDENTITY_ENDPOINT", AzureConfigKey::MsiEndpoint),
+                ("MSI_ENDPOINT", AzureConfigKey::MsiEndpoint),
+            ] {
+                if let Some(value) = settings.role_variable(variable) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            told(builder.build(), settings)
+        }
+        Provider::Google => {
+            let mut builder = GoogleCloudStorageBuilder::new()
+                .with_bucket_name(&bucket.bucket)
+                .with_http_connector(connector)
+                .with_retry(never);
+            if let Some(endpoint) = endpoint {
+                builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
+            }
+            if let Some(key) = settings.get(SERVICE_ACCOUNT) {
+                builder = builder.with_service_account_key(key);
+            }
+            for (variable, key) in [
+                ("GOOGLE_SERVICE_ACCOUNT", GoogleConfigKey::ServiceAccount),
+                ("GOOGLE_APPLICATION_CREDENTIALS", GoogleConfigKey::ApplicationCredentials),
+            ] {
+                if let Some(value) = settings.role_variable(variable) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            told(builder.build(), settings)
+        }
+    }
+}
+
+// Without keys of our own: the role of the container or of the machine.
+fn roles(mut builder: AmazonS3Builder, settings: &Settings<'_>) -> AmazonS3Builder {
+    for (variable, key) in [
+        (
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
+        ),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            AmazonS3ConfigKey::ContainerAuthorizationTokenFile,
+        ),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
+        ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+        ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+        ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
+        ("AWS_METADATA_ENDPOINT", AmazonS3ConfigKey::MetadataEndpoint),
+    ] {
+        if let Some(value) = settings.role_variable(variable) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
+}
+
+fn told<S: ObjectStore>(
+    built: object_store::Result<S>,
+    settings: &Settings<'_>,
+) -> Result<Arc<dyn ObjectStore>, String> {
+    let error = match built {
+        Ok(store) => return Ok(Arc::new(store)),
+        Err(error) => error.to_string(),
+    };
+    let secrets = [SECRET_ACCESS_KEY, SESSION_TOKEN, ACCOUNT_KEY, SAS, CLIENT_SECRET];
+    let shown = secrets
+        .into_iter()
+        .filter_map(|name| settings.get(name))
+        .any(|secret| error.contains(secret));
+    // The reader of a key file quotes what it does not understand.
+    let quotes = settings.get(access::SERVICE_ACCOUNT).is_some();
+    match shown || quotes {
+        true => Err("a key among them is not one of this kind of store".into()),
+        false => Err(error),
+    }
+}
