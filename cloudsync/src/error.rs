@@ -413,6 +413,64 @@ pub enum Error {
         /// As it was asked for.
         name: String,
     },
+    /// The last point of a data source never goes.
+    #[error("point {} is the last one of \"{source_name}\" in the vault", point.short())]
+    LastPoint {
+        /// The point.
+        point: storepool::id::PointId,
+        /// Its data source.
+        source_name: String,
+    },
+    /// A data source would have more points than it can.
+    #[error(
+        "\"{source_name}\" has {} points in the vault already, the most there can be",
+        crate::retention::POINTS_PER_SOURCE
+    )]
+    TooManyPoints {
+        /// The data source.
+        source_name: String,
+    },
+    /// A realm has as many passphrase slots as it can.
+    #[error("there are {most} passphrases already, the most there can be")]
+    TooManySlots {
+        /// The most.
+        most: usize,
+    },
+    /// No passphrase slot has this name.
+    #[error("there is no passphrase \"{name}\"")]
+    NoSuchSlot {
+        /// As it was asked for.
+        name: String,
+    },
+    /// Another passphrase slot has this name.
+    #[error("there is a passphrase \"{name}\" already")]
+    SlotExists {
+        /// The name.
+        name: String,
+    },
+    /// Without any passphrase nobody could ever recover.
+    #[error("\"{name}\" is the last passphrase: without it nobody could recover anything")]
+    LastSlot {
+        /// Its name.
+        name: String,
+    },
+    /// The vault has no owner's key, so its state cannot be set.
+    #[error("the vault was made without an owner's key: its state cannot be set")]
+    NoOwner,
+    /// The key is not that of the vault's owner.
+    #[error("the owner's key is for vault {found}, not for vault {expected}")]
+    OtherOwner {
+        /// The vault.
+        expected: VaultId,
+        /// The vault that the key is for.
+        found: VaultId,
+    },
+    /// The owner file cannot be understood.
+    #[error("the owner file is damaged: {reason}")]
+    OwnerFileDamaged {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A computation in the background was cut off.
     #[error("internal error in {stage}")]
     Interrupted {

@@ -13,13 +13,17 @@
 
 pub mod crypto;
 pub mod error;
+pub mod forget;
 pub mod layout;
 pub mod ledger;
+pub mod notes;
+pub mod prune;
 pub mod recovery;
 pub mod retention;
 pub mod store;
 pub mod sync;
 pub mod testing;
 pub mod vault;
+pub mod writing;
 
 pub use error::{Error, Result};

@@ -130,7 +130,7 @@ impl std::fmt::Debug for VaultChunks {
 }
 
 impl VaultChunks {
-    async fn open(
+    pub(crate) async fn open(
         realm: &Realm,
         snapshot: &Snapshot,
         point: &PointRecord,

@@ -13,6 +13,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use storepool::catalog::Point;
@@ -26,6 +27,7 @@ use crate::crypto::ring::Witness;
 use crate::error::{Error, Result};
 use crate::layout::Generation;
 use crate::ledger::Ledger;
+use crate::retention::{POINTS_PER_SOURCE, POINTS_WARNING};
 use crate::sync::batch::Batch;
 use crate::sync::gate::Gate;
 use crate::sync::packing::{Halt, Packer, Parcel};
@@ -33,10 +35,8 @@ use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
 use crate::vault::snapshot::Snapshot;
 
-pub(crate) use crate::sync::settle::{read_index, read_table};
+pub(crate) use crate::sync::settle::{is_gap, read_index, read_table};
 
-/// Most points of one data source in a vault.
-pub const POINTS_PER_SOURCE: usize = 9_999;
 /// Packs that are built at the same time: one of data and one of metadata.
 const BUILDERS: usize = 2;
 
@@ -75,6 +75,17 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// A data source that nears the most points that one can have in a vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullSource {
+    /// Its protection group.
+    pub group: String,
+    /// The source.
+    pub source: String,
+    /// How many points it has.
+    pub points: usize,
+}
+
 /// What a sync did.
 #[derive(Clone, Debug)]
 pub struct SyncReport {
@@ -82,6 +93,10 @@ pub struct SyncReport {
     pub copied: Vec<PointId>,
     /// Points that could not be copied.
     pub skipped: Vec<Skipped>,
+    /// Points that were refused because their source has [`POINTS_PER_SOURCE`] points in the vault already.
+    pub refused: Vec<PointId>,
+    /// Sources that have, or are about to have, as many points as there can be.
+    pub fullest: Vec<FullSource>,
     /// Packs that were put.
     pub packs: u64,
     /// Objects that were put, commits included.
@@ -119,7 +134,8 @@ pub async fn sync(
 ) -> Result<SyncReport> {
     let mut snapshot = load_state(realm, ledger).await?;
     realm.reconcile(anchor, &snapshot).await?;
-    let (points, mut skipped) = missing_points(&snapshot, source.points);
+    let (points, refused) = missing_points(&snapshot, source.points);
+    let mut skipped = Vec::new();
     let mut batch = Batch::new(realm, Arc::new(snapshot.clone()));
     if !points.is_empty() {
         monitor.event(Event::Stage("looking into the vault"));
@@ -160,6 +176,8 @@ pub async fn sync(
     Ok(SyncReport {
         copied: batch.copied,
         skipped,
+        refused,
+        fullest: fullest(&snapshot),
         packs: batch.packs_put,
         objects: batch.objects_put,
         bytes: batch.bytes_put,
@@ -182,13 +200,10 @@ pub async fn load_state(realm: &Realm, ledger: &Ledger) -> Result<Snapshot> {
     }
 }
 
-fn missing_points(snapshot: &Snapshot, points: Vec<Point>) -> (Vec<Point>, Vec<Skipped>) {
-    let mut counts = std::collections::HashMap::new();
-    for point in snapshot.points().values() {
-        *counts.entry((point.group.clone(), point.source.clone())).or_insert(0) += 1;
-    }
-    let mut skipped = Vec::new();
-    let mut missing = Vec::new();
+// The points to copy, and those for which their source has no room.
+fn missing_points(snapshot: &Snapshot, points: Vec<Point>) -> (Vec<Point>, Vec<PointId>) {
+    let mut counts = points_per_source(snapshot);
+    let (mut refused, mut missing) = (Vec::new(), Vec::new());
     for point in points {
         // A point that was forgotten in the vault is not wanted there.
         if snapshot.points().contains_key(&point.id) || snapshot.forgotten().contains_key(&point.id)
@@ -197,14 +212,29 @@ fn missing_points(snapshot: &Snapshot, points: Vec<Point>) -> (Vec<Point>, Vec<S
         }
         let count = counts.entry((point.group.clone(), point.source.clone())).or_insert(0);
         if *count >= POINTS_PER_SOURCE {
-            let reason = format!("its source has {POINTS_PER_SOURCE} points in the vault already");
-            skipped.push(Skipped { point: point.id, reason });
+            refused.push(point.id);
             continue;
         }
         *count += 1;
         missing.push(point);
     }
-    (missing, skipped)
+    (missing, refused)
+}
+
+fn points_per_source(snapshot: &Snapshot) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for point in snapshot.points().values() {
+        *counts.entry((point.group.clone(), point.source.clone())).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn fullest(snapshot: &Snapshot) -> Vec<FullSource> {
+    let counts = points_per_source(snapshot).into_iter();
+    counts
+        .filter(|(_, points)| *points >= POINTS_WARNING)
+        .map(|((group, source), points)| FullSource { group, source, points })
+        .collect()
 }
 
 // The putting side: takes parcels, seals and puts, commits.

@@ -17,6 +17,7 @@ pub mod snapshot;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod time;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use crate::store::proof::put_proved;
 use crate::store::{ObjectStore, VaultAddress};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
-use crate::vault::commit::{Changes, SlotSet};
+use crate::vault::commit::{Changes, SlotLabel, SlotSet};
 use crate::vault::credentials::{Access, Credentials};
 use crate::vault::key_file::UnlockedKey;
 use crate::vault::plain::{Descriptor, Server};
@@ -50,6 +51,8 @@ pub use crate::vault::fields::Ordinals;
 
 /// How long new credentials can be used to register, unless the owner says otherwise.
 pub const REGISTRATION_PERIOD: Duration = Duration::from_secs(10 * 24 * 3600);
+/// What the slot of a registration is called.
+const FIRST_SLOT: &str = "first";
 const READS_AT_ONCE: usize = 16;
 
 /// What an owner decides when a vault is made.
@@ -332,14 +335,18 @@ impl Vault {
             revision: 1,
         };
         let instance = InstanceId(random_bytes(around.entropy));
-        let ring = KeyRing::generate(around.entropy, now, server.label.as_str());
+        let ring = KeyRing::generate(around.entropy, now, FIRST_SLOT);
         self.put_slot(slot, &ring, server.passphrase, server.costs, around).await?;
         let keys = RealmKeys::new(slot.realm, ring);
         let realm = Realm::new(self.store.clone(), self.id(), keys.clone());
 
         let genesis = Snapshot::genesis();
         let mut anchor = Anchor::begin(server.anchor, self.id(), slot.realm, instance, &genesis);
-        let slots = Some(SlotSet { revision: 1, slots: vec![(slot.slot, slot.revision)] });
+        let slots = Some(SlotSet {
+            revision: 1,
+            slots: vec![(slot.slot, slot.revision)],
+            labels: vec![SlotLabel { slot: slot.slot, made: now, name: FIRST_SLOT.to_owned() }],
+        });
         let changes = Changes { slots, ..Changes::default() };
         let snapshot = realm.claim(&genesis, server.label, changes, &mut anchor, around).await?;
 

@@ -12,6 +12,7 @@ use crate::crypto::container::{self, Content, Sealed};
 use crate::error::{Error, Result};
 use crate::layout::{ObjectHash, ObjectKind};
 use crate::ledger::{Ledger, LedgerPack};
+use crate::notes::notes_of;
 use crate::store::proof::{PutOutcome, put_proved};
 use crate::sync::Skipped;
 use crate::sync::packing::{BuiltPack, PackedPoint};
@@ -338,6 +339,7 @@ impl Batch {
 
 fn point_record(packed: &PackedPoint, manifest: u64, needs: Ordinals) -> PointRecord {
     let point = &packed.point;
+    let notes = notes_of(point);
     PointRecord {
         id: point.id,
         started: point.started,
@@ -350,8 +352,9 @@ fn point_record(packed: &PackedPoint, manifest: u64, needs: Ordinals) -> PointRe
         bytes: point.bytes,
         bytes_stored: packed.bytes_stored,
         problems: point.problem_count,
-        keep_until: None,
-        on_demand: false,
+        keep_until: notes.keep_until,
+        on_demand: notes.on_demand,
+        tags: notes.tags,
         manifest,
         needs,
     }

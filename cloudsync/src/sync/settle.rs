@@ -203,6 +203,13 @@ async fn find_orphans(realm: &Realm, batch: &Batch) -> Result<Vec<(ObjectRecord,
     Ok(orphans)
 }
 
+/// Returns whether an error says that bytes are wrong or gone, in the vault or in the pool, and not that they cannot
+/// be had just now.
+pub(crate) fn is_gap(error: &Error) -> bool {
+    let fault = matches!(error.store_fault(), Some(StoreFault::NotFound | StoreFault::Corrupt));
+    fault || error.is_damage() || matches!(error, Error::Pool(error) if error.is_damage())
+}
+
 fn is_pack(kind: ObjectKind) -> bool {
     matches!(kind, ObjectKind::Data | ObjectKind::Metadata)
 }

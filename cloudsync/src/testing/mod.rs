@@ -3,6 +3,8 @@
 pub mod conformance;
 mod faulty;
 mod memory;
+#[cfg(test)]
+pub(crate) mod server;
 
 use std::sync::Mutex;
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use storepool::clock::Clock;
+use storepool::clock::{Clock, Timestamp};
 use storepool::entropy::{Entropy, random_bytes};
 use tokio::task::JoinSet;
 
@@ -202,6 +202,24 @@ impl Realm {
         Ok(all
             .map(|generation| (generation, sizes.get(&generation).copied().unwrap_or(0)))
             .collect())
+    }
+
+    /// Reads one commit of the chain, and when the vault stamped it.
+    pub(crate) async fn commit(
+        &self,
+        generation: Generation,
+    ) -> Result<(Commit, Option<Timestamp>)> {
+        let name = ObjectName::commit(self.id(), generation);
+        let body = self.store.get(&name, object_limit(ObjectKind::Commit)).await?;
+        let damaged = |reason: SealError| Error::damaged(&name, reason);
+        let opened =
+            container::open(&self.keys, ObjectKind::Commit, &body.bytes).map_err(damaged)?;
+        if opened.header.link().is_none_or(|link| link.generation != generation) {
+            return Err(damaged(SealError::Name));
+        }
+        let inside = container::body(ObjectKind::Commit, &opened.plaintext).map_err(damaged)?;
+        let commit = Commit::decode(inside).map_err(|error| damaged(error.into()))?;
+        Ok((commit, body.modified))
     }
 
     async fn read_commit(&self, generation: Generation) -> Result<Option<Bytes>> {

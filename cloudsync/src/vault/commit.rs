@@ -122,6 +122,8 @@ pub struct PointRecord {
     pub keep_until: Option<Timestamp>,
     /// Made because somebody asked, not by schedule.
     pub on_demand: bool,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
     /// The ordinal of the object with its manifest.
     pub manifest: u64,
     /// The ordinals of all objects that it needs, the manifest included.
@@ -143,12 +145,7 @@ impl PointRecord {
         {
             fields.varint(tag, number);
         }
-        if let Some(until) = self.keep_until {
-            fields.time(11, until);
-        }
-        if self.on_demand {
-            fields.bytes(12, &[1]);
-        }
+        put_notes(&mut fields, self.keep_until, self.on_demand, &self.tags);
         fields.bytes(0x8001, self.id.as_bytes());
         fields.varint(0x8002, self.manifest);
         fields.field(0x8003, |out| self.needs.put(out));
@@ -170,6 +167,7 @@ impl PointRecord {
             problems: 0,
             keep_until: None,
             on_demand: false,
+            tags: Vec::new(),
             manifest: 0,
             needs: Ordinals::default(),
         };
@@ -188,6 +186,7 @@ impl PointRecord {
                 10 => point.problems = value.varint()?,
                 11 => point.keep_until = Some(read_time(value)?),
                 12 => point.on_demand = value.byte()? == 1,
+                13 => point.tags = read_tags(value)?,
                 0x8001 => point.id = PointId(value.array()?),
                 0x8002 => point.manifest = value.varint()?,
                 0x8003 => point.needs = Ordinals::read(value)?,
@@ -206,6 +205,70 @@ impl PointRecord {
     }
 }
 
+/// What people attached to a point, as it is to be from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointNotes {
+    /// Which point.
+    pub point: PointId,
+    /// Retention leaves it alone until then.
+    pub keep_until: Option<Timestamp>,
+    /// Made because somebody asked, not by schedule.
+    pub on_demand: bool,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+}
+
+impl PointNotes {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.point.as_bytes());
+        let mut fields = FieldWriter::default();
+        put_notes(&mut fields, self.keep_until, self.on_demand, &self.tags);
+        put_bytes(out, &fields.finish());
+    }
+
+    fn read(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
+        let point = read_point_id(reader)?;
+        let mut notes = Self { point, keep_until: None, on_demand: false, tags: Vec::new() };
+        read_fields(reader.bytes()?, |tag, value| {
+            match tag {
+                11 => notes.keep_until = Some(read_time(value)?),
+                12 => notes.on_demand = value.byte()? == 1,
+                13 => notes.tags = read_tags(value)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(notes)
+    }
+}
+
+fn put_notes(fields: &mut FieldWriter, until: Option<Timestamp>, on_demand: bool, tags: &[String]) {
+    if let Some(until) = until {
+        fields.time(11, until);
+    }
+    if on_demand {
+        fields.bytes(12, &[1]);
+    }
+    fields.list(13, tags, |out, tag| put_bytes(out, tag.as_bytes()));
+}
+
+fn read_tags(reader: &mut WireReader<'_>) -> Result<Vec<String>, WireError> {
+    read_list(reader, 1, |reader| {
+        String::from_utf8(reader.bytes()?.to_vec()).map_err(|_| WireError("a tag is not UTF-8"))
+    })
+}
+
+/// What people call a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotLabel {
+    /// Which slot.
+    pub slot: SlotId,
+    /// When its passphrase was set, by the clock of the machine that did it.
+    pub made: Timestamp,
+    /// Its name.
+    pub name: String,
+}
+
 /// The passphrase slots that are valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotSet {
@@ -213,6 +276,8 @@ pub struct SlotSet {
     pub revision: u64,
     /// Each slot with its valid revision.
     pub slots: Vec<(SlotId, u64)>,
+    /// Their names, as far as they have any.
+    pub labels: Vec<SlotLabel>,
 }
 
 impl SlotSet {
@@ -234,8 +299,33 @@ impl SlotSet {
         let slots = (0..count)
             .map(|_| Ok((SlotId(reader.array()?), reader.u64()?)))
             .collect::<Result<_, WireError>>()?;
-        Ok(Self { revision, slots })
+        Ok(Self { revision, slots, labels: Vec::new() })
     }
+
+    /// Returns what people call this slot; empty if nothing.
+    pub fn name(&self, slot: SlotId) -> &str {
+        let label = self.labels.iter().find(|label| label.slot == slot);
+        label.map_or("", |label| label.name.as_str())
+    }
+
+    pub(super) fn put_labels(&self, fields: &mut FieldWriter) {
+        fields.list(10, &self.labels, |out, label| {
+            out.extend_from_slice(label.slot.as_bytes());
+            out.extend_from_slice(&label.made.0.to_le_bytes());
+            put_bytes(out, label.name.as_bytes());
+        });
+    }
+}
+
+pub(super) fn read_slot_labels(reader: &mut WireReader<'_>) -> Result<Vec<SlotLabel>, WireError> {
+    read_list(reader, 25, |reader| {
+        Ok(SlotLabel {
+            slot: SlotId(reader.array()?),
+            made: read_time(reader)?,
+            name: String::from_utf8(reader.bytes()?.to_vec())
+                .map_err(|_| WireError("the name of a slot is not UTF-8"))?,
+        })
+    })
 }
 
 /// Objects whose content was copied: every point that needs `from` needs all of `to` instead.
@@ -268,6 +358,15 @@ pub struct Changes {
     pub objects_gone: Ordinals,
     /// Objects whose content was copied.
     pub moved: Vec<Moved>,
+    /// What people attached to points since they were copied.
+    pub notes: Vec<PointNotes>,
+}
+
+impl Changes {
+    /// Returns whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How many points and objects are live, and which: compared by every reader with the state it reached.
@@ -355,6 +454,9 @@ impl Commit {
             put_varint(out, witness.generation);
             out.extend_from_slice(&witness.bits.to_le_bytes());
         });
+        if let Some(slots) = &changes.slots {
+            slots.put_labels(&mut fields);
+        }
         if let Some((vault, label)) = &self.claim {
             fields.field(0x8001, |out| {
                 out.extend_from_slice(vault.as_bytes());
@@ -383,16 +485,17 @@ impl Commit {
             moved.to.iter().for_each(|to| put_varint(out, *to));
         });
         fields.field(0x800b, |out| self.state.put(out));
+        fields.list(0x800c, &changes.notes, |out, notes| notes.put(out));
         fields.finish()
     }
 
     /// Reads the body.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (mut kind, mut instance, mut nonce, mut agent_time, mut state) =
             (None, None, None, None, None);
         let (mut vault_time, mut program, mut witnesses, mut claim) =
             (None, String::new(), Vec::new(), None);
-        let mut changes = Changes::default();
+        let (mut changes, mut labels) = (Changes::default(), Vec::new());
         read_fields(bytes, |tag, value| {
             match tag {
                 1 => {
@@ -415,8 +518,12 @@ impl Commit {
                         })
                     })?;
                 }
+                10 => labels = read_slot_labels(value)?,
                 0x8001 => claim = Some(read_claim(value)?),
-                0x8002 => changes.slots = Some(SlotSet::read(value)?),
+                0x8002 => {
+                    let labels = std::mem::take(&mut labels);
+                    changes.slots = Some(SlotSet { labels, ..SlotSet::read(value)? });
+                }
                 0x8003 => {
                     changes.objects_added =
                         read_list(value, OBJECT_RECORD_LEAST, ObjectRecord::read)?
@@ -439,6 +546,7 @@ impl Commit {
                     })?;
                 }
                 0x800b => state = Some(StateDigest::read(value)?),
+                0x800c => changes.notes = read_list(value, 33, PointNotes::read)?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -499,6 +607,7 @@ pub(super) mod tests {
             problems: 6,
             keep_until: Some(Timestamp(30)),
             on_demand: true,
+            tags: vec!["audit".into(), "weekly".into()],
             manifest,
             needs: needs.iter().copied().chain([manifest]).collect(),
         }
@@ -515,7 +624,15 @@ pub(super) mod tests {
             witnesses: vec![ForeignWitness { vault: VaultId([5; 16]), generation: 6, bits: 7 }],
             claim: Some((VaultId([8; 16]), "web1".parse().expect("a label"))),
             changes: Changes {
-                slots: Some(SlotSet { revision: 9, slots: vec![(SlotId([10; 16]), 11)] }),
+                slots: Some(SlotSet {
+                    revision: 9,
+                    slots: vec![(SlotId([10; 16]), 11)],
+                    labels: vec![SlotLabel {
+                        slot: SlotId([10; 16]),
+                        made: Timestamp(12),
+                        name: "safe at home".into(),
+                    }],
+                }),
                 objects_added: vec![object(1), object(2)],
                 points_added: vec![point(3, 1, &[0, 5])],
                 points_forgotten: vec![PointId([4; 32])],
@@ -524,6 +641,12 @@ pub(super) mod tests {
                 objects_condemned: [1, 2, 3, 9].into_iter().collect(),
                 objects_gone: [4].into_iter().collect(),
                 moved: vec![Moved { from: 3, to: vec![7, 8] }],
+                notes: vec![PointNotes {
+                    point: PointId([3; 32]),
+                    keep_until: Some(Timestamp(i64::MAX)),
+                    on_demand: false,
+                    tags: vec!["kept".into()],
+                }],
             },
             state: StateDigest {
                 points: 1,

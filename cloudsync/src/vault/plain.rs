@@ -10,8 +10,8 @@ use crate::layout::{Label, ObjectName, RealmId, VaultId};
 use crate::store::ObjectStore;
 
 /// Most bytes of a plain object.
-const PLAIN_LIMIT: u64 = 16 << 10;
-const VERSION: u32 = 1;
+pub(super) const PLAIN_LIMIT: u64 = 16 << 10;
+pub(super) const VERSION: u32 = 1;
 const DESCRIPTOR_FORMAT: &str = "keepwell vault";
 const SERVER_FORMAT: &str = "keepwell server";
 
@@ -142,10 +142,15 @@ impl Server {
 }
 
 /// Returns a moment as RFC 3339 text in UTC, to the second.
-pub(super) fn rfc3339(moment: Timestamp) -> String {
+pub(crate) fn rfc3339(moment: Timestamp) -> String {
     // Every second that 64 bits of nanoseconds can express is within the range of dates.
     let moment = jiff::Timestamp::from_second(moment.seconds()).unwrap_or_default();
     moment.to_string()
+}
+
+/// Returns the day of a moment, in UTC.
+pub(crate) fn date(moment: Timestamp) -> String {
+    rfc3339(moment).split('T').next().unwrap_or_default().to_owned()
 }
 
 /// Reads RFC 3339 text.
@@ -155,16 +160,16 @@ pub(super) fn from_rfc3339(text: &str) -> Result<Timestamp, SealError> {
     Ok(Timestamp(i64::try_from(moment.as_nanosecond()).map_err(|_| wrong)?))
 }
 
-fn encode(document: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("strings and numbers can be written as JSON")
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SealError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SealError> {
     serde_json::from_slice(bytes)
         .map_err(|_| SealError::Format("it is not the JSON document it should be"))
 }
 
-fn check(found: &str, expected: &str, version: u32) -> Result<(), SealError> {
+pub(super) fn check(found: &str, expected: &str, version: u32) -> Result<(), SealError> {
     if found != expected {
         return Err(SealError::Format("it is a document of another kind"));
     }

@@ -12,6 +12,7 @@ use crate::error::SealError;
 use crate::layout::{Generation, InstanceId, Label, ObjectHash, ObjectKind, VaultId};
 use crate::vault::commit::{
     Changes, Commit, CommitKind, ObjectRecord, PointRecord, SlotSet, StateDigest, read_claim,
+    read_slot_labels,
 };
 use crate::vault::fields::{FieldWriter, Ordinals, read_fields, read_list};
 
@@ -271,6 +272,14 @@ impl Snapshot {
         for id in &changes.points_gone {
             self.forgotten.remove(id).ok_or("a point is gone that was not forgotten")?;
         }
+        for notes in &changes.notes {
+            let forgotten = self.forgotten.get_mut(&notes.point).map(|(_, point)| point);
+            let point = self.points.get_mut(&notes.point).or(forgotten);
+            let point = point.ok_or("it annotates a point that is not there")?;
+            point.keep_until = notes.keep_until;
+            point.on_demand = notes.on_demand;
+            point.tags = notes.tags.clone();
+        }
         self.condemn(generation, &changes.objects_condemned)?;
         for ordinal in changes.objects_gone.iter() {
             match self.objects.remove(&ordinal) {
@@ -372,6 +381,7 @@ impl Snapshot {
     fn encode(&self) -> Vec<u8> {
         let mut fields = FieldWriter::default();
         fields.bytes(2, self.owner.as_bytes());
+        self.slots.put_labels(&mut fields);
         if let Some((vault, label)) = &self.claim {
             fields.field(0x8001, |out| {
                 out.extend_from_slice(vault.as_bytes());
@@ -420,11 +430,16 @@ impl Snapshot {
         (state.generation, state.epoch, state.head) = (link.generation, link.epoch, link.previous);
         state.checkpoint = link.generation;
         let (mut digest, mut points, mut forgotten) = (None, Vec::new(), Vec::new());
+        let mut labels = Vec::new();
         read_fields(body, |tag, value| {
             match tag {
                 2 => state.owner = InstanceId(value.array()?),
+                10 => labels = read_slot_labels(value)?,
                 0x8001 => state.claim = Some(read_claim(value)?),
-                0x8002 => state.slots = SlotSet::read(value)?,
+                0x8002 => {
+                    let labels = std::mem::take(&mut labels);
+                    state.slots = SlotSet { labels, ..SlotSet::read(value)? };
+                }
                 0x800b => digest = Some(StateDigest::read(value)?),
                 0x8010 => state.next_ordinal = value.varint()?,
                 0x8011 => state.read_objects(value)?,
@@ -494,8 +509,8 @@ mod tests {
     use crate::crypto::ring::KeyRing;
     use crate::layout::{RealmId, SlotId};
     use crate::testing::SeededEntropy;
-    use crate::vault::commit::Moved;
     use crate::vault::commit::tests::{object, point};
+    use crate::vault::commit::{Moved, PointNotes, SlotLabel};
     use storepool::clock::Timestamp;
 
     const G: Generation = Generation(1);
@@ -508,7 +523,15 @@ mod tests {
     fn state() -> Snapshot {
         let mut state = Snapshot::genesis();
         let changes = Changes {
-            slots: Some(SlotSet { revision: 1, slots: vec![(SlotId([1; 16]), 1)] }),
+            slots: Some(SlotSet {
+                revision: 1,
+                slots: vec![(SlotId([1; 16]), 1)],
+                labels: vec![SlotLabel {
+                    slot: SlotId([1; 16]),
+                    made: Timestamp(9),
+                    name: "first".into(),
+                }],
+            }),
             objects_added: vec![object(0), object(1), manifest(2)],
             points_added: vec![point(1, 2, &[0])],
             ..Changes::default()
@@ -640,6 +663,35 @@ mod tests {
         let divide =
             Changes { moved: vec![Moved { from: 2, to: vec![3, 4] }], ..Changes::default() };
         assert_eq!(state.change(G, &divide), Err("it divides a manifest"));
+    }
+
+    #[test]
+    fn notes_follow_a_point_wherever_it_is() {
+        let mut state = state();
+        let id = PointId([1; 32]);
+        let note = |keep_until, tags: &[&str]| Changes {
+            notes: vec![PointNotes {
+                point: id,
+                keep_until,
+                on_demand: false,
+                tags: tags.iter().map(ToString::to_string).collect(),
+            }],
+            ..Changes::default()
+        };
+
+        state.change(G, &note(Some(Timestamp(7)), &["audit"])).expect("annotated");
+        assert_eq!(state.points()[&id].keep_until, Some(Timestamp(7)));
+        let forget = Changes { points_forgotten: vec![id], ..note(None, &[]) };
+        state.change(G, &forget).expect("forgotten");
+
+        let (_, point) = &state.forgotten()[&id];
+        assert_eq!((point.keep_until, point.tags.len(), point.files), (None, 0, 3));
+        let gone = Changes { points_gone: vec![id], ..Changes::default() };
+        state.change(G, &gone).expect("gone");
+        assert_eq!(
+            state.change(G, &note(None, &[])),
+            Err("it annotates a point that is not there")
+        );
     }
 
     #[test]

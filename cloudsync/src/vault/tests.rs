@@ -139,6 +139,7 @@ fn draft(snapshot: &Snapshot, number: u8) -> Draft {
         problems: 0,
         keep_until: None,
         on_demand: false,
+        tags: Vec::new(),
         manifest: next + 1,
         needs: [next, next + 1].into_iter().collect(),
     };
