@@ -151,6 +151,8 @@ pub fn check(
     if uncounted {
         report.damage_count = report.damage_count.max(reach.hole_count());
     }
+    // The marks grow with the pool; reading needs memory of its own.
+    drop(reach);
 
     if let Some(percent) = options.read_data {
         monitor.event(Event::Stage("reading packs"));
