@@ -3,6 +3,7 @@
 //! `main` parses, prepares the process, runs one command and turns its outcome into an exit code. Libraries state facts; `console/` alone prints them.
 
 mod assembly;
+mod bandwidth;
 mod cli;
 mod config;
 mod console;

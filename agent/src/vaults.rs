@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
 use cloudsync::layout::Label;
 use cloudsync::ledger::Ledger;
-use cloudsync::store::ObjectStore;
+use cloudsync::store::access::{Access, Variables};
+use cloudsync::store::bandwidth::UploadLimiter;
 use cloudsync::store::retry::{RetryPolicy, RetryStore};
+use cloudsync::store::{ObjectStore, Opening, VaultAddress};
 use cloudsync::sync::{SyncOptions, SyncReport, SyncSource, sync};
 use cloudsync::vault::anchor::Anchor;
 use cloudsync::vault::chain::{Realm, Surroundings};
@@ -16,6 +19,7 @@ use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::{NewServer, Unlocked, Vault};
+use storepool::clock::Clock;
 use storepool::disk::{Disk, SystemDisk};
 use storepool::lock::{HeldLock, LockMode, Locks};
 use storepool::monitor::Monitor;
@@ -23,11 +27,16 @@ use storepool::pool::{Pool, World};
 use zeroize::Zeroizing;
 
 use crate::assembly::Assembly;
+use crate::bandwidth;
 use crate::config::{Config, VaultConfig};
 use crate::console::Progress;
 use crate::error::{Attempt, Cause, Error};
 use crate::place::Place;
 
+/// How often a wait for the network looks whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long an operation that was asked to stop may take for it; what was not committed by then is uploaded, and found again.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Longest passphrase file that is read.
 const PASSPHRASE_FILE_LIMIT: u64 = 64 << 10;
 
@@ -85,7 +94,7 @@ impl Engine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("vault")
-            .enable_time()
+            .enable_all()
             .build()
             .map_err(|cause| Cause::Io { action: "start", path: "threads".into(), cause })
             .attempt(|| "talk to a vault".to_string())?;
@@ -102,24 +111,80 @@ impl Engine {
         self.runtime.block_on(future)
     }
 
+    /// Returns the clock.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.world.clock.clone()
+    }
+
     /// Returns clock and randomness.
     pub(crate) fn around(&self) -> Surroundings<'_> {
         Surroundings { clock: &*self.world.clock, entropy: &*self.world.entropy }
     }
 
-    /// Wraps a store so that passing faults are waited out.
+    /// Returns what is needed to open a store, besides its address.
+    pub(crate) fn opening(&self, access: &Access) -> Opening {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Opening {
+            variables: Variables::of(variables),
+            ..Opening::new(access.clone(), self.world.clock.clone())
+        }
+    }
+
+    /// Wraps a store so that passing faults are waited out: shortly as long as it has never answered, longer once it has, since a
+    /// network comes back. A directory that went away does not come back by itself.
     pub(crate) fn patient(
         &self,
+        address: &VaultAddress,
         store: Arc<dyn ObjectStore>,
-        policy: RetryPolicy,
     ) -> Arc<dyn ObjectStore> {
-        Arc::new(RetryStore::new(store, policy, self.world.entropy.clone()))
+        let brisk = RetryStore::new(store, RetryPolicy::BRISK, self.world.entropy.clone());
+        match address {
+            VaultAddress::Directory(_) => Arc::new(brisk),
+            VaultAddress::Bucket(_) => Arc::new(brisk.once_answered(RetryPolicy::PATIENT)),
+        }
     }
 
     /// Opens the vault that credentials are for.
     pub(crate) fn open(&self, credentials: &Credentials) -> Result<Vault, cloudsync::Error> {
-        let store = self.patient(credentials.address.open()?, RetryPolicy::BRISK);
+        self.open_limited(credentials, None)
+    }
+
+    /// Opens the vault that credentials are for; uploads to it keep the limit.
+    pub(crate) fn open_limited(
+        &self,
+        credentials: &Credentials,
+        limiter: Option<Arc<UploadLimiter>>,
+    ) -> Result<Vault, cloudsync::Error> {
+        let opening = Opening { limiter, ..self.opening(&credentials.access) };
+        let store = credentials.address.open(&opening)?;
+        let store = self.patient(&credentials.address, store);
         self.run(Vault::open(store, credentials))
+    }
+
+    /// Runs a future; once `monitor` asks to stop it has some seconds to end by itself. `None` if it was dropped.
+    fn run_stoppable<T>(
+        &self,
+        future: impl Future<Output = T>,
+        monitor: &dyn Monitor,
+    ) -> Option<T> {
+        self.run(async {
+            let mut future = std::pin::pin!(future);
+            let mut stop = None;
+            loop {
+                if let Ok(done) = tokio::time::timeout(LOOK_EVERY, future.as_mut()).await {
+                    return Some(done);
+                }
+                if !monitor.cancelled() {
+                    continue;
+                }
+                let now = self.world.clock.monotonic();
+                if now > *stop.get_or_insert(now + STOP_LIMIT) {
+                    return None;
+                }
+            }
+        })
     }
 }
 
@@ -151,7 +216,8 @@ impl OwnVault {
         let lock = files.lock(assembly)?;
         let credentials = Credentials::load(&config.credentials)?;
         let key = UnlockedKey::load(&files.key())?;
-        let vault = engine.open(&credentials)?;
+        let limiter = bandwidth::limiter(engine, &assembly.place, name, config);
+        let vault = engine.open_limited(&credentials, Some(limiter))?;
         let realm = vault.unlock_with(&key)?;
         let anchor = Anchor::load(&files.anchor(), realm.keys())?
             .ok_or_else(|| Cause::NotRegistered { vault: name.to_string() })?;
@@ -171,7 +237,10 @@ impl OwnVault {
         let (options, around) = (SyncOptions::default(), engine.around());
         let source = SyncSource { session, points };
         let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &self.ledger);
-        Ok(engine.run(sync(realm, anchor, ledger, source, &options, &around, monitor))?)
+        let copying = sync(realm, anchor, ledger, source, &options, &around, monitor.clone());
+        // Without this a stop would have to wait until the network is back.
+        let copied = engine.run_stoppable(copying, monitor.as_ref());
+        Ok(copied.unwrap_or_else(|| Err(storepool::Error::Interrupted.into()))?)
     }
 
     /// Returns the newest state of this server in the vault.

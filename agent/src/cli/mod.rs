@@ -24,6 +24,8 @@ mod stats;
 mod sync;
 mod tag;
 mod vault;
+mod vault_access;
+mod vault_ping;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -245,7 +245,8 @@ fn prepare_vault(
         true => Credentials::load(&places.credentials).attempt(attempt)?,
         false => {
             let address = VaultAddress::Directory(places.vault.clone());
-            let made = create_vault(engine, VAULT, address, REGISTRATION_PERIOD);
+            let made =
+                create_vault(engine, VAULT, address, REGISTRATION_PERIOD, Default::default());
             let credentials = made.attempt(attempt)?;
             credentials.save(&places.credentials).attempt(attempt)?;
             credentials

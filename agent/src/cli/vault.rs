@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 use cloudsync::layout::Label;
 use cloudsync::store::VaultAddress;
-use cloudsync::store::probe::probe;
-use cloudsync::store::retry::RetryPolicy;
+use cloudsync::store::access::Access;
 use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::{NewVault, REGISTRATION_PERIOD, Vault as OpenVault};
 use serde::Serialize;
 
 use super::arguments;
+use super::vault_access::StoreAccess;
+use super::vault_ping::Ping;
 use crate::assembly::Assembly;
 use crate::config::{self, Config, is_vault_name};
 use crate::console::units::{count, counted, local, rfc3339, size};
@@ -45,9 +46,12 @@ enum Action {
 #[command(after_help = "\
 Examples:
   keepwell vault create /mnt/usb/vault --credentials main.vault
-  keepwell vault create file:///srv/vault --credentials web.vault --name web --expires 2d")]
+  keepwell vault create file:///srv/vault --credentials web.vault --name web --expires 2d
+  keepwell vault create s3://backups/web --credentials web.vault --region eu-central-1 \\
+      --access-key-id AKIA... --secret-key-file /run/secrets/s3
+  keepwell vault create az://backups --credentials web.vault --account name --account-key-file key")]
 struct Create {
-    /// An empty folder, or a URL such as file:///srv/vault
+    /// An empty folder, or a URL: file:///dir, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix
     #[arg(value_name = "URL")]
     url: String,
     /// Where to write the credentials file
@@ -59,6 +63,8 @@ struct Create {
     /// How long servers can register with the credentials (10 days)
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     expires: Option<Duration>,
+    #[command(flatten)]
+    access: StoreAccess,
 }
 
 /// Register this server with a vault
@@ -89,6 +95,8 @@ struct Register {
     /// What the configuration is to call the vault (the vault's own name)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    #[command(flatten)]
+    access: StoreAccess,
 }
 
 /// List the vaults of the configuration
@@ -98,14 +106,6 @@ struct List {}
 /// Show what of this server is in a vault
 #[derive(Args, Debug)]
 struct Status {
-    /// Which vault of the configuration
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-}
-
-/// Test a vault: connect, create, refuse to overwrite, read, list, delete
-#[derive(Args, Debug)]
-struct Ping {
     /// Which vault of the configuration
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -142,7 +142,9 @@ impl Create {
         let engine = Engine::start()?;
         let address: VaultAddress = self.url.parse().attempt(attempt)?;
         let period = self.expires.unwrap_or(REGISTRATION_PERIOD);
-        let credentials = create_vault(&engine, &self.name, address, period).attempt(attempt)?;
+        let access = self.access.read()?;
+        let made = create_vault(&engine, &self.name, address, period, access);
+        let credentials = made.attempt(attempt)?;
         credentials.save(&self.credentials).attempt(attempt)?;
         assembly.console.document(&Created {
             vault: credentials.vault.to_string(),
@@ -172,14 +174,15 @@ pub(super) fn create_vault(
     name: &str,
     address: VaultAddress,
     registration_period: Duration,
+    access: Access,
 ) -> Result<Credentials, cloudsync::Error> {
-    let store = engine.patient(address.create()?, RetryPolicy::BRISK);
+    let store = engine.patient(&address, address.create(&engine.opening(&access))?);
     let request = NewVault {
         name: name.to_string(),
         address,
         registration_period,
         labels: Vec::new(),
-        access: Default::default(),
+        access,
     };
     let (_, credentials) = engine.run(OpenVault::create(store, &request, &engine.around()))?;
     Ok(credentials)
@@ -198,7 +201,7 @@ impl Register {
     fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let attempt = || "register with the vault".to_string();
         let config = assembly.config()?;
-        let credentials = Credentials::load(&self.credentials).attempt(attempt)?;
+        let mut credentials = Credentials::load(&self.credentials).attempt(attempt)?;
         let name = self.name.clone().unwrap_or_else(|| credentials.name.to_lowercase());
         if !is_vault_name(&name) {
             return Err(Error::usage(format!(
@@ -222,20 +225,39 @@ impl Register {
             (None, None) => return Err(Error::usage("no passphrase was given")),
         };
         let strength = passphrase.strength();
+        let added = self.access.read()?;
+        let file = match added.is_empty() {
+            true => self.credentials.clone(),
+            // The owner's file stays as it is; this server's own says how it gets there.
+            false => config.path.with_file_name(format!("{name}.vault")),
+        };
+        if file != self.credentials && file.exists() {
+            let there = Credentials::load(&file).attempt(attempt)?;
+            if there.vault != credentials.vault {
+                let file = file.display();
+                return Err(Error::usage(format!(
+                    "{file} belongs to another vault: choose another name with --name"
+                )));
+            }
+        }
+        credentials.access.extend(added);
         vaults::register(&engine, &files, &credentials, &label, &passphrase).attempt(attempt)?;
-        enter(assembly, &config, &name, &self.credentials).attempt(attempt)?;
+        if file != self.credentials {
+            credentials.save(&file).attempt(attempt)?;
+        }
+        enter(assembly, &config, &name, &file).attempt(attempt)?;
         let console = &assembly.console;
         console.document(&Registered {
             name: name.clone(),
             vault: credentials.vault.to_string(),
             label: label.to_string(),
-            credentials: self.credentials.clone(),
+            credentials: file.clone(),
             passphrase_file: self.generate_passphrase.clone(),
         });
         console.note(format!("registered as \"{label}\" with the vault \"{name}\""));
         console.note(format!("the passphrase has about {} bits", strength.bits));
         console.note("keep safe, away from this machine and apart from each other:");
-        console.note(format!("  the credentials  {}", self.credentials.display()));
+        console.note(format!("  the credentials  {}", file.display()));
         if let Some(file) = &self.generate_passphrase {
             console.note(format!("  the passphrase   {}", file.display()));
         }
@@ -379,30 +401,6 @@ impl Status {
             counted(stand.objects, "object")
         ));
         console.say(format!("witness  {}", stand.witness));
-        Ok(Outcome::Done)
-    }
-}
-
-#[derive(Serialize)]
-struct Pinged {
-    name: String,
-    url: String,
-    reached: bool,
-}
-
-impl Ping {
-    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        let config = assembly.config()?;
-        let (name, vault) = vaults::choose(&config, self.name.as_deref())?;
-        let attempt = || format!("reach the vault \"{name}\"");
-        let engine = Engine::start()?;
-        let credentials = Credentials::load(&vault.credentials).attempt(attempt)?;
-        let open = engine.open(&credentials).attempt(attempt)?;
-        let around = engine.around();
-        engine.run(probe(open.store().as_ref(), around.entropy)).attempt(attempt)?;
-        let url = credentials.address.to_string();
-        assembly.console.say(format!("{name}  {url}  all tests passed"));
-        assembly.console.document(&Pinged { name: name.to_string(), url, reached: true });
         Ok(Outcome::Done)
     }
 }

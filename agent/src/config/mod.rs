@@ -13,6 +13,7 @@ mod reader;
 mod retention;
 #[cfg(test)]
 mod tests;
+mod upload_limit;
 mod vault;
 
 use std::collections::BTreeMap;

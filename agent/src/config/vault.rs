@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::ConfigError;
+use cloudsync::store::bandwidth::Calendar;
+
 use super::reader::Section;
+use super::{ConfigError, upload_limit};
 
 /// `[vault.NAME]`: where the second copy goes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VaultConfig {
     /// The credentials file; a relative one is meant from the folder of the configuration.
     pub(crate) credentials: PathBuf,
+    /// How fast to upload, and when.
+    pub(crate) upload_limit: Calendar,
 }
 
 impl VaultConfig {
@@ -19,11 +23,16 @@ impl VaultConfig {
             let expected = "a name of a vault has 1 to 63 of a-z, 0-9, - and _";
             return Err(section.complaint(expected.to_string()));
         }
-        section.only_known(&["credentials"])?;
+        section.only_known(&["credentials", "upload_limit"])?;
         let credentials = section
             .path("credentials", "the path of a file")?
             .ok_or_else(|| section.complaint(format!("[vault.{name}] has no credentials")))?;
-        Ok(Self { credentials })
+        let upload_limit = match section.get("upload_limit").map(upload_limit::read) {
+            None => Calendar::default(),
+            Some(Ok(calendar)) => calendar,
+            Some(Err(message)) => return Err(section.wrong("upload_limit", message)),
+        };
+        Ok(Self { credentials, upload_limit })
     }
 }
 

@@ -35,9 +35,14 @@ fn advise(error: &Error) -> (u8, &'static str) {
             REFUSED,
             "they are still good for recovery; if the time is wrong, set this machine's clock, else ask the vault's owner for new ones",
         ),
-        Error::Address { .. } => {
-            (USAGE, "name an absolute folder or a URL such as file:///srv/vault")
-        }
+        Error::Address { .. } => (
+            USAGE,
+            "name an absolute folder or a URL: file:///dir, s3://bucket/prefix, az://container/prefix, gs://bucket/prefix",
+        ),
+        Error::Access { .. } => (
+            USAGE,
+            "they stand in the credentials file below [access], or come from AWS_*, AZURE_* or GOOGLE_* variables",
+        ),
         Error::LabelTaken { .. } => (
             FAILED,
             "choose another name with --label, or use \"keepwell recover\" to get that server's points",
@@ -67,6 +72,16 @@ fn advise(error: &Error) -> (u8, &'static str) {
                 FAILED,
                 "check the rights of this user there, and the access keys in the credentials file",
             ),
+            StoreFault::WrongClock => (FAILED, "set this machine's clock, then try again"),
+            StoreFault::NoPlace => (
+                FAILED,
+                "check the address and the endpoint; buckets and containers are made by their owner, not by Keepwell",
+            ),
+            StoreFault::Untrusted => (
+                FAILED,
+                "if the server has a certificate of your own authority, name it with --ca-file; nothing was sent",
+            ),
+            StoreFault::Busy { .. } => (FAILED, "try again later; local backups go on without it"),
             _ => (FAILED, ""),
         },
         Error::Damaged { reason: SealError::Cost { .. }, .. } => {

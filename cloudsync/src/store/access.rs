@@ -300,9 +300,9 @@ mod tests {
         let proxy = |options: &[(&str, &str)], encrypted| {
             let access = access(options);
             let settings = Settings::new(Provider::Google, &access, &variables).expect("sound");
-            settings.proxy(encrypted).map(|(proxy, except)| {
-                (proxy.to_owned(), except.map(str::to_owned))
-            })
+            settings
+                .proxy(encrypted)
+                .map(|(proxy, except)| (proxy.to_owned(), except.map(str::to_owned)))
         };
 
         assert_eq!(proxy(&[], true), Some(("http://v:1".into(), Some("a,b".into()))));

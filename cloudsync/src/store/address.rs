@@ -264,7 +264,13 @@ mod tests {
             ("s3://backups", Provider::S3, "backups", None, "s3://backups"),
             ("s3://backups/", Provider::S3, "backups", None, "s3://backups"),
             ("az://vault-1/a", Provider::Azure, "vault-1", Some("a"), "az://vault-1/a"),
-            ("gs://b.example/a/B_2/", Provider::Google, "b.example", Some("a/B_2"), "gs://b.example/a/B_2"),
+            (
+                "gs://b.example/a/B_2/",
+                Provider::Google,
+                "b.example",
+                Some("a/B_2"),
+                "gs://b.example/a/B_2",
+            ),
         ] {
             let address: VaultAddress = text.parse().expect("an address");
             let prefix = prefix.map(|prefix| prefix.parse().expect("a prefix"));

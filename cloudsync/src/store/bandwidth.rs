@@ -68,7 +68,8 @@ impl Hours {
         let begins = (0..7).filter(|day| self.days[*day]);
         begins.flat_map(|day| {
             let midnight = day * usize::from(MINUTES_PER_DAY);
-            (self.from..self.to).map(move |minute| (midnight + usize::from(minute)) % MINUTES_PER_WEEK)
+            (self.from..self.to)
+                .map(move |minute| (midnight + usize::from(minute)) % MINUTES_PER_WEEK)
         })
     }
 }
@@ -78,7 +79,9 @@ impl FromStr for Hours {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("\"{text}\" is not like \"Mon-Fri 08:00-18:00\", \"Sat,Sun 00:00-24:00\" or \"22:00-06:00\"")
+            format!(
+                "\"{text}\" is not like \"Mon-Fri 08:00-18:00\", \"Sat,Sun 00:00-24:00\" or \"22:00-06:00\""
+            )
         };
         let mut words = text.split_whitespace();
         let (days, hours) = match (words.next(), words.next(), words.next()) {
@@ -142,7 +145,8 @@ impl Calendar {
     /// # Errors
     /// When a minute of them has one already: nobody could say which was meant.
     pub fn with(mut self, hours: Hours, limit: Option<Rate>) -> Result<Self, String> {
-        let taken = |minute| self.hours.iter().any(|(other, _)| other.minutes().any(|own| own == minute));
+        let taken =
+            |minute| self.hours.iter().any(|(other, _)| other.minutes().any(|own| own == minute));
         if let Some(minute) = hours.minutes().find(|minute| taken(*minute)) {
             let (day, minute) =
                 (minute / usize::from(MINUTES_PER_DAY), minute % usize::from(MINUTES_PER_DAY));
@@ -160,7 +164,8 @@ impl Calendar {
     /// Returns the limit at a moment.
     pub fn limit_at(&self, moment: WeekMinute) -> Option<Rate> {
         let index = moment.index();
-        let own = self.hours.iter().find(|(hours, _)| hours.minutes().any(|minute| minute == index));
+        let own =
+            self.hours.iter().find(|(hours, _)| hours.minutes().any(|minute| minute == index));
         own.map_or(self.default, |(_, limit)| *limit)
     }
 }
@@ -328,8 +333,8 @@ mod tests {
 
     #[test]
     fn hours_may_pass_midnight_and_the_end_of_the_week() {
-        let calendar =
-            calendar(&[("Sun 22:00-06:00", rate(1)), ("Fri,Sat 23:30-24:00", rate(2))]).expect("sound");
+        let calendar = calendar(&[("Sun 22:00-06:00", rate(1)), ("Fri,Sat 23:30-24:00", rate(2))])
+            .expect("sound");
 
         assert_eq!(calendar.limit_at(at(6, 22, 0)), rate(1));
         assert_eq!(calendar.limit_at(at(0, 5, 59)), rate(1));
@@ -354,8 +359,18 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         for wrong in [
-            "", "08:00", "8:00-18:00", "08:00-08:00", "24:00-08:00", "08:60-09:00", "25:00-26:00",
-            "Mon-Fry 08:00-18:00", "Mon 08:00-18:00 x", "Mo 08:00-18:00", "08:00-24:01", "-",
+            "",
+            "08:00",
+            "8:00-18:00",
+            "08:00-08:00",
+            "24:00-08:00",
+            "08:60-09:00",
+            "25:00-26:00",
+            "Mon-Fry 08:00-18:00",
+            "Mon 08:00-18:00 x",
+            "Mo 08:00-18:00",
+            "08:00-24:01",
+            "-",
         ] {
             assert!(wrong.parse::<Hours>().is_err(), "{wrong}");
         }
@@ -366,8 +381,7 @@ mod tests {
     #[test]
     fn bytes_pass_at_the_rate_whoever_sends_them() {
         let clock = Arc::new(HandClock::default());
-        let limiter =
-            UploadLimiter::new(Calendar::always(rate(1000)), clock.clone(), monday());
+        let limiter = UploadLimiter::new(Calendar::always(rate(1000)), clock.clone(), monday());
 
         let first = limiter.take(500);
         let second = limiter.take(500);

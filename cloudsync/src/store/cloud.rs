@@ -20,7 +20,7 @@ use crate::store::access::{CA_CERTIFICATES, Settings};
 use crate::store::address::{BucketAddress, Opening};
 use crate::store::http::{Connector, Seen, Way, observed};
 use crate::store::{LIST_LIMIT, ObjectBody, ObjectMeta, ObjectStore, PutReceipt, check_prefix};
-use crate::store::{provider, ping};
+use crate::store::{ping, provider};
 
 /// Objects of a bucket below a prefix.
 pub(super) struct CloudStore {
@@ -137,9 +137,8 @@ impl CloudStore {
             }
         };
         let ((meta, bytes), _) = self.ask("read", name.as_str(), call).await?;
-        let corrupt = |words| {
-            StoreError::new("read", name.as_str(), StoreFault::Corrupt).because(words)
-        };
+        let corrupt =
+            |words| StoreError::new("read", name.as_str(), StoreFault::Corrupt).because(words);
         let bytes = bytes.ok_or_else(|| corrupt("longer than such an object can be"))?;
         let expected = match &wanted {
             None => meta.size,
@@ -207,7 +206,9 @@ impl ObjectStore for CloudStore {
         check_prefix(prefix)?;
         let call = async {
             let folder = match prefix.trim_end_matches('/') {
-                "" => self.prefix.as_ref().map(|prefix| Path::parse(prefix.as_str())).transpose()?,
+                "" => {
+                    self.prefix.as_ref().map(|prefix| Path::parse(prefix.as_str())).transpose()?
+                }
                 folder => Some(self.path(folder)?),
             };
             let mut found = Vec::new();

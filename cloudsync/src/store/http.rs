@@ -341,7 +341,8 @@ impl Body for PacedBody {
         }
         let most = body.limiter.as_ref().map_or(PIECE_BYTES, |limiter| limiter.piece());
         let piece = body.rest.split_to(most.min(body.rest.len()));
-        let wait = body.limiter.as_ref().map_or(Duration::ZERO, |limiter| limiter.take(piece.len()));
+        let wait =
+            body.limiter.as_ref().map_or(Duration::ZERO, |limiter| limiter.take(piece.len()));
         if wait.is_zero() {
             return body.send(piece);
         }

@@ -95,8 +95,7 @@ pub(super) fn message_of(body: &str) -> Option<String> {
     let (message, _) = rest.split_once("</Message>")?;
     // Azure adds numbers and times on further lines.
     let line = message.lines().next().unwrap_or_default().trim();
-    let shown: String =
-        line.chars().filter(|letter| !letter.is_control()).take(LONGEST).collect();
+    let shown: String = line.chars().filter(|letter| !letter.is_control()).take(LONGEST).collect();
     (!shown.is_empty()).then_some(shown)
 }
 
@@ -176,7 +175,8 @@ mod tests {
         assert_eq!(code_of("{\"error\":\"invalid_grant\"}").as_deref(), Some("invalid_grant"));
         let google = "{\"error\":{\"code\":401,\"status\":\"UNAUTHENTICATED\"}}";
         assert_eq!(code_of(google).as_deref(), Some("UNAUTHENTICATED"));
-        for noise in ["", "<html>", "<Code></Code>", "<Code>a b</Code>", "{\"error\":7}", "<Code>x"] {
+        for noise in ["", "<html>", "<Code></Code>", "<Code>a b</Code>", "{\"error\":7}", "<Code>x"]
+        {
             assert_eq!(code_of(noise), None, "{noise}");
         }
         assert_eq!(message_of("<Message>one\ntwo</Message>").as_deref(), Some("one"));

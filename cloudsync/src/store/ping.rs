@@ -136,8 +136,8 @@ struct Server {
 fn server_of(address: &VaultAddress, opening: &Opening) -> Result<Option<Server>> {
     let VaultAddress::Bucket(bucket) = address else { return Ok(None) };
     let unusable = |reason| Error::Access { address: address.to_string(), reason };
-    let settings = Settings::new(bucket.provider, &opening.access, &opening.variables)
-        .map_err(unusable)?;
+    let settings =
+        Settings::new(bucket.provider, &opening.access, &opening.variables).map_err(unusable)?;
     let url = provider::server(bucket, &settings).map_err(unusable)?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     if let Some((proxy, except)) = settings.proxy(url.scheme() == "https")
@@ -157,7 +157,8 @@ fn is_excepted(host: &str, list: &str) -> bool {
     list.split(',').map(|entry| entry.trim().trim_start_matches('.')).any(|entry| {
         entry == "*"
             || host == entry
-            || (!entry.is_empty() && host.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.')))
+            || (!entry.is_empty()
+                && host.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.')))
     })
 }
 
@@ -349,7 +350,8 @@ mod tests {
         };
         opening.variables = with(&[("HTTPS_PROXY", "http://proxy:3128")]);
         assert_eq!(server(&opening), ("proxy".into(), 3128, true));
-        opening.variables = with(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .example")]);
+        opening.variables =
+            with(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .example")]);
         assert_eq!(server(&opening), ("s3.example".into(), 9000, false));
     }
 

@@ -95,7 +95,9 @@ pub(super) fn build(
                 }
                 (None, None) => roles(builder, settings),
                 (Some(_), None) => {
-                    return Err("there is an \"access_key_id\" without \"secret_access_key\"".into());
+                    return Err(
+                        "there is an \"access_key_id\" without \"secret_access_key\"".into()
+                    );
                 }
                 (None, Some(_)) => {
                     return Err("there is a \"secret_access_key\" without \"access_key_id\"".into());

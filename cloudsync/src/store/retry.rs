@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +52,9 @@ impl RetryPolicy {
 pub struct RetryStore {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
+    // In force once the store has answered.
+    later: RetryPolicy,
+    answered: AtomicBool,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -61,7 +65,13 @@ impl RetryStore {
         policy: RetryPolicy,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { inner, policy, entropy }
+        Self { inner, policy, later: policy, answered: AtomicBool::new(false), entropy }
+    }
+
+    /// Sets the patience for a store that has answered before: who never answered is probably not there, who
+    /// did will probably come back.
+    pub fn once_answered(self, later: RetryPolicy) -> Self {
+        Self { later, ..self }
     }
 
     async fn repeat<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, StoreError>
@@ -71,12 +81,17 @@ impl RetryStore {
         let start = Instant::now();
         let mut attempt = 1;
         loop {
-            let error = match call().await {
-                Err(error) if error.fault.is_transient() && attempt < self.policy.attempts => error,
-                other => return other,
+            let outcome = call().await;
+            let error = match outcome {
+                Err(error) if error.fault.is_transient() => error,
+                settled => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return settled;
+                }
             };
-            let pause = self.pause(attempt, error.fault);
-            if start.elapsed() + pause > self.policy.budget {
+            let policy = self.policy();
+            let pause = self.pause(&policy, attempt, error.fault);
+            if attempt >= policy.attempts || start.elapsed() + pause > policy.budget {
                 return Err(error);
             }
             tracing::debug!(object = %error.object, attempt, ?pause, fault = ?error.fault, "asking again");
@@ -85,14 +100,18 @@ impl RetryStore {
         }
     }
 
-    fn pause(&self, attempt: u32, fault: StoreFault) -> Duration {
-        let doubled = self.policy.first_pause.saturating_mul(1 << (attempt - 1).min(16));
-        let most = doubled.min(self.policy.longest_pause);
+    fn policy(&self) -> RetryPolicy {
+        if self.answered.load(Ordering::Relaxed) { self.later } else { self.policy }
+    }
+
+    fn pause(&self, policy: &RetryPolicy, attempt: u32, fault: StoreFault) -> Duration {
+        let doubled = policy.first_pause.saturating_mul(1 << (attempt - 1).min(16));
+        let most = doubled.min(policy.longest_pause);
         let random = f64::from(u32::from_le_bytes(random_bytes(self.entropy.as_ref())));
         let pause = most.mul_f64((1.0 + random / f64::from(u32::MAX)) / 2.0);
         match fault {
             StoreFault::Busy { retry_after: Some(asked) } => {
-                pause.max(asked).min(self.policy.longest_pause.max(pause))
+                pause.max(asked).min(policy.longest_pause.max(pause))
             }
             _ => pause,
         }
@@ -103,7 +122,7 @@ impl std::fmt::Debug for RetryStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RetryStore")
             .field("inner", &self.inner)
-            .field("policy", &self.policy)
+            .field("policy", &self.policy())
             .finish_non_exhaustive()
     }
 }
@@ -176,6 +195,29 @@ mod tests {
         let error = store.put_new(&name(), Bytes::new()).await.expect_err("refused");
         assert_eq!(error.fault, StoreFault::AlreadyExists);
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_has_answered_is_waited_for_longer_than_one_that_never_did() {
+        let silent = |from: u64| {
+            let faults =
+                (from..from + 1000).map(|call| (call, Fault::Refuse(StoreFault::Unreachable)));
+            let faulty = FaultyStore::new(Arc::new(MemoryStore::new()), faults);
+            let entropy = Arc::new(SeededEntropy::new(1));
+            RetryStore::new(Arc::new(faulty), RetryPolicy::BRISK, entropy)
+                .once_answered(RetryPolicy::PATIENT)
+        };
+        let (never, at_first) = (silent(0), silent(1));
+
+        let start = Instant::now();
+        never.head(&name()).await.expect_err("given up");
+        assert!(start.elapsed() <= RetryPolicy::BRISK.budget);
+
+        let error = at_first.head(&name()).await.expect_err("an empty store");
+        assert_eq!(error.fault, StoreFault::NotFound);
+        let start = Instant::now();
+        at_first.head(&name()).await.expect_err("given up");
+        assert!(start.elapsed() > RetryPolicy::PATIENT.budget / 2);
     }
 
     #[tokio::test(start_paused = true)]
