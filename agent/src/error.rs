@@ -66,6 +66,12 @@ pub(crate) enum Cause {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A file that is to be written is there already and says something else.
+    #[error("{} is there already and is of something else", path.display())]
+    ConfigurationInTheWay {
+        /// The file.
+        path: PathBuf,
+    },
     /// `init` found a configuration and its pool.
     #[error("{} and its pool are there already", path.display())]
     AlreadyMade {

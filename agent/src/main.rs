@@ -2,6 +2,7 @@
 //!
 //! `main` parses, prepares the process, runs one command and turns its outcome into an exit code. Libraries state facts; `console/` alone prints them.
 
+mod adoption;
 mod assembly;
 mod bandwidth;
 mod cli;
@@ -12,6 +13,7 @@ mod drill;
 mod duration;
 mod error;
 mod nearest;
+mod origin;
 mod place;
 mod process;
 mod schedule;

@@ -15,6 +15,7 @@ use cloudsync::store::{ObjectStore, Opening, VaultAddress};
 use cloudsync::sync::{SyncOptions, SyncReport, SyncSource, sync};
 use cloudsync::vault::anchor::Anchor;
 use cloudsync::vault::chain::{Realm, Surroundings};
+use cloudsync::vault::commit::ServerConfiguration;
 use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
@@ -28,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::assembly::Assembly;
 use crate::bandwidth;
-use crate::config::{Config, VaultConfig};
+use crate::config::{self, Config, VaultConfig};
 use crate::console::Progress;
 use crate::error::{Attempt, Cause, Error};
 use crate::place::Place;
@@ -52,11 +53,13 @@ impl VaultFiles {
         Self { folder: place.state().join(format!("vault-{name}")) }
     }
 
-    fn key(&self) -> PathBuf {
+    /// Returns where the unlocked key is.
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.join("key")
     }
 
-    fn anchor(&self) -> PathBuf {
+    /// Returns where it is remembered what was seen of the vault.
+    pub(crate) fn anchor(&self) -> PathBuf {
         self.folder.join("anchor")
     }
 
@@ -198,6 +201,8 @@ pub(crate) struct OwnVault {
     pub(crate) realm: Realm,
     anchor: Anchor,
     ledger: Arc<Ledger>,
+    // The text of the configuration file, which is copied with the points.
+    configuration: String,
     _lock: HeldLock,
 }
 
@@ -222,7 +227,9 @@ impl OwnVault {
         let anchor = Anchor::load(&files.anchor(), realm.keys())?
             .ok_or_else(|| Cause::NotRegistered { vault: name.to_string() })?;
         let ledger = Arc::new(Ledger::open(&files.ledger(), realm.id())?);
-        Ok(Self { name: name.to_string(), vault, realm, anchor, ledger, _lock: lock })
+        let configuration = config::read(&assembly.place.configuration)?;
+        let name = name.to_string();
+        Ok(Self { name, vault, realm, anchor, ledger, configuration, _lock: lock })
     }
 
     /// Copies all points of the pool that the vault does not have.
@@ -235,7 +242,11 @@ impl OwnVault {
         let session = Arc::new(pool.begin_session()?);
         let points = pool.points()?;
         let (options, around) = (SyncOptions::default(), engine.around());
-        let source = SyncSource { session, points };
+        let configuration = Some(ServerConfiguration {
+            vault_name: self.name.clone(),
+            text: self.configuration.clone(),
+        });
+        let source = SyncSource { session, points, configuration };
         let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &self.ledger);
         let copying = sync(realm, anchor, ledger, source, &options, &around, monitor.clone());
         // Without this a stop would have to wait until the network is back.
@@ -249,6 +260,29 @@ impl OwnVault {
         engine.run(self.realm.reconcile(&mut self.anchor, &snapshot))?;
         Ok(snapshot)
     }
+}
+
+/// Opens this server's part of a vault to read from it: without a lock, and whatever became of the right to write there.
+pub(crate) fn look_into(
+    assembly: &Assembly,
+    engine: &Engine,
+    name: &str,
+    config: &VaultConfig,
+) -> Result<(Realm, Snapshot), Cause> {
+    let files = VaultFiles::of(&assembly.place, name);
+    if !files.is_registered() {
+        return Err(Cause::NotRegistered { vault: name.to_string() });
+    }
+    let credentials = Credentials::load(&config.credentials)?;
+    let key = UnlockedKey::load(&files.key())?;
+    let realm = engine.open(&credentials)?.unlock_with(&key)?;
+    let snapshot = engine.run(realm.load(None))?;
+    if let Ok(Some(anchor)) = Anchor::load(&files.anchor(), realm.keys())
+        && let Err(error) = engine.run(realm.compare(&anchor, &snapshot))
+    {
+        assembly.console.warn(format!("{error}; what it shows is read all the same"));
+    }
+    Ok((realm, snapshot))
 }
 
 /// Registers this installation: keys, first commit, key file. Run again after a break, it ends what was begun.

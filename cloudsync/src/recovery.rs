@@ -5,41 +5,21 @@
 //! asked for, in windows once much is asked for. Every byte is proved three times: by the seal, by the vault chunk
 //! id, and by the name that the tree above gives it.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod chunks;
 
-use storepool::chunks::{ChunkReader, ChunkSource, Frame, Placement};
-use storepool::id::{ChunkId, ChunkKind, PackId, PointId};
+use storepool::chunks::ChunkSource;
+use storepool::id::{ChunkId, ChunkKind, PointId};
 use storepool::manifest::Manifest;
-use storepool::pack::Toc;
-use storepool::pack::frame::FrameCodec;
-use storepool::tree::ChunkFetch;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 
 use crate::crypto::container::{self, object_limit};
-use crate::crypto::ring::VaultChunkId;
 use crate::error::{Error, Result, SealError, StoreFault};
 use crate::layout::{ObjectHash, ObjectKind};
-use crate::sync::{read_index, read_table};
 use crate::vault::chain::Realm;
-use crate::vault::commit::{ObjectRecord, PointRecord};
-use crate::vault::pack::PackReader;
+use crate::vault::commit::PointRecord;
 use crate::vault::snapshot::Snapshot;
 
-/// Indexes and tables that are read side by side.
-const READS_AT_ONCE: usize = 8;
-/// Frames that are read one by one before a reader is taken for one that wants much.
-const FRAMES_ALONE: u32 = 16;
-/// Stored bytes that are read together by somebody who wants much.
-const WINDOW_LENGTH: u64 = 2 << 20;
-/// Windows that are kept.
-const WINDOWS_KEPT: usize = 12;
-/// Decoded frames kept by one reader; trees of neighbouring directories share frames.
-const FRAMES_CACHED: usize = 16;
+pub use chunks::VaultChunks;
 
 /// A point of the vault, ready to be restored.
 #[derive(Debug)]
@@ -68,10 +48,27 @@ impl VaultPoint {
             .or_else(|| snapshot.forgotten().get(&point).map(|(_, record)| record))
             .ok_or_else(|| Error::NoSuchPoint { name: point.to_string() })?
             .clone();
-        let manifest = read_manifest(realm, snapshot, &record).await?;
-        let chunks = VaultChunks::open(realm, snapshot, &record, runtime).await?;
-        Ok(Self { record, manifest, chunks })
+        let chunks = VaultChunks::open(realm, snapshot, &record.needs, runtime).await?;
+        match read_manifest(realm, snapshot, &record).await {
+            Ok(manifest) => Ok(Self { record, manifest, chunks }),
+            Err(error) if is_gap(&error) => {
+                let work = move || (manifest_chunk(&chunks, point), chunks);
+                let (found, chunks) = tokio::task::spawn_blocking(work)
+                    .await
+                    .map_err(|_| Error::Interrupted { stage: "reading a manifest" })?;
+                tracing::warn!(%error, "the manifest is taken from a pack");
+                Ok(Self { record, manifest: found.map_err(|_| error)?, chunks })
+            }
+            Err(error) => Err(error),
+        }
     }
+}
+
+// The manifest is in the packs, too. Blocks.
+fn manifest_chunk(chunks: &VaultChunks, point: PointId) -> storepool::Result<Manifest> {
+    let bytes = chunks.reader()?.fetch(point.into(), ChunkKind::Manifest)?;
+    Manifest::decode(&bytes)
+        .map_err(|error| storepool::Error::damaged(format!("manifest {}", point.short()), error.0))
 }
 
 /// Reads the manifest of a point.
@@ -97,341 +94,8 @@ pub async fn read_manifest(
     Manifest::decode(bytes).map_err(|error| damaged(error.into()))
 }
 
-/// The chunks of one point, in the vault.
-pub struct VaultChunks {
-    realm: Realm,
-    runtime: Handle,
-    packs: BTreeMap<u64, PackReader>,
-    // Sorted by the beginning of the vault chunk id.
-    places: Vec<ChunkPlace>,
-    frames_read: AtomicU32,
-    windows: Mutex<Windows>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ChunkPlace {
-    prefix: u64,
-    pack: u32,
-    ordinal: u32,
-}
-
-type Window = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
-
-#[derive(Default)]
-struct Windows {
-    kept: HashMap<(u64, u32), (Window, u64)>,
-    tick: u64,
-}
-
-impl std::fmt::Debug for VaultChunks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VaultChunks").field("packs", &self.packs.len()).finish_non_exhaustive()
-    }
-}
-
-impl VaultChunks {
-    pub(crate) async fn open(
-        realm: &Realm,
-        snapshot: &Snapshot,
-        point: &PointRecord,
-        runtime: Handle,
-    ) -> Result<Self> {
-        let mut wanted: HashMap<ObjectHash, (u64, ObjectRecord)> = HashMap::new();
-        let mut indexes = Vec::new();
-        for ordinal in point.needs.iter() {
-            // An object that is gone is a gap of those files that need it.
-            let Some(object) = snapshot.object(ordinal) else { continue };
-            match object.record.kind {
-                ObjectKind::Data | ObjectKind::Metadata => {
-                    wanted.insert(object.record.hash, (ordinal, object.record));
-                }
-                ObjectKind::Index => indexes.push(object.record),
-                _ => {}
-            }
-        }
-        let mut tables: Vec<(u64, ObjectRecord, Toc)> = Vec::with_capacity(wanted.len());
-        for group in indexes.chunks(READS_AT_ONCE) {
-            let mut reads = JoinSet::new();
-            for record in group {
-                let (realm, record) = (realm.clone(), *record);
-                reads.spawn(async move { read_index(&realm, &record).await });
-            }
-            while let Some(read) = reads.join_next().await {
-                for table in read.map_err(|_| Error::Interrupted { stage: "reading indexes" })?? {
-                    if let Some((ordinal, record)) = wanted.remove(&table.hash) {
-                        tables.push((ordinal, record, table.toc));
-                    }
-                }
-            }
-        }
-        let rest: Vec<_> = wanted.into_values().collect();
-        for group in rest.chunks(READS_AT_ONCE) {
-            let mut reads = JoinSet::new();
-            for (ordinal, record) in group {
-                let (realm, ordinal, record) = (realm.clone(), *ordinal, *record);
-                reads.spawn(async move { (ordinal, record, read_table(&realm, &record).await) });
-            }
-            while let Some(read) = reads.join_next().await {
-                let (ordinal, record, toc) =
-                    read.map_err(|_| Error::Interrupted { stage: "reading tables" })?;
-                match toc {
-                    Ok(toc) => tables.push((ordinal, record, toc)),
-                    Err(error) if is_gap(&error) => {
-                        tracing::warn!(%error, "a pack of the vault cannot be read");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        let mut chunks = Self {
-            realm: realm.clone(),
-            runtime,
-            packs: BTreeMap::new(),
-            places: Vec::new(),
-            frames_read: AtomicU32::new(0),
-            windows: Mutex::default(),
-        };
-        for (ordinal, record, toc) in tables {
-            chunks.add(ordinal, &record, toc).await?;
-        }
-        chunks.places.sort_unstable();
-        Ok(chunks)
-    }
-
-    async fn add(&mut self, ordinal: u64, record: &ObjectRecord, toc: Toc) -> Result<()> {
-        let pack = u32::try_from(ordinal).map_err(|_| Error::TooLarge { what: "the vault" })?;
-        self.places.extend((0u32..).zip(toc.chunks()).map(|(ordinal, chunk)| ChunkPlace {
-            prefix: prefix(&VaultChunkId(chunk.id)),
-            pack,
-            ordinal,
-        }));
-        let keys = self.realm.keys();
-        let reader = match PackReader::with_table(keys, record, toc)? {
-            Some(reader) => reader,
-            None => {
-                let name = record.name(self.realm.id());
-                let store = self.realm.store().as_ref();
-                PackReader::open(store, keys, record.kind, name, Some(&record.salt)).await?
-            }
-        };
-        self.packs.insert(ordinal, reader);
-        Ok(())
-    }
-
-    fn find(&self, id: ChunkId) -> storepool::Result<Placement> {
-        let vault_id = self.realm.keys().chunk_id(&id);
-        let prefix = prefix(&vault_id);
-        let from = self.places.partition_point(|place| place.prefix < prefix);
-        let candidates = self.places[from..].iter().take_while(|place| place.prefix == prefix);
-        for place in candidates {
-            let toc = self.packs[&u64::from(place.pack)].toc();
-            let same =
-                toc.chunks().get(place.ordinal as usize).is_some_and(|it| it.id == vault_id.0);
-            if let Some(slot) = toc.slot(place.ordinal).filter(|_| same) {
-                return Ok(Placement {
-                    pack: place.pack.into(),
-                    frame: slot.frame,
-                    offset: slot.offset,
-                    length: slot.length,
-                });
-            }
-        }
-        Err(storepool::Error::ChunkMissing { chunk: id })
-    }
-
-    fn pack(&self, pack: u64) -> storepool::Result<&PackReader> {
-        self.packs.get(&pack).ok_or_else(|| {
-            storepool::Error::damaged(format!("object {pack} of the vault"), "is not known")
-        })
-    }
-
-    // Reads the stored bytes of a frame.
-    fn stored_frame(&self, number: u64, frame: u32, out: &mut Vec<u8>) -> storepool::Result<()> {
-        let pack = self.pack(number)?;
-        out.clear();
-        let alone = self.frames_read.fetch_add(1, Ordering::Relaxed) < FRAMES_ALONE;
-        let Some(window) = window_of(pack.toc(), frame).filter(|_| !alone) else {
-            out.extend_from_slice(&self.fetch_frames(pack, frame..frame + 1)?);
-            return Ok(());
-        };
-        let kept =
-            self.windows.lock().unwrap_or_else(PoisonError::into_inner).take(number, &window);
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = match &*kept {
-            Some(bytes) => bytes.clone(),
-            None => {
-                let bytes = Arc::new(self.fetch_frames(pack, window.clone())?);
-                *kept = Some(bytes.clone());
-                bytes
-            }
-        };
-        drop(kept);
-        let offset = |frame| pack.toc().frame_offset(frame).unwrap_or(0);
-        let start = (offset(frame) - offset(window.start)) as usize;
-        let length = pack.toc().frames()[frame as usize].stored_length as usize;
-        out.extend_from_slice(&bytes[start..start + length]);
-        Ok(())
-    }
-
-    fn fetch_frames(&self, pack: &PackReader, frames: Range<u32>) -> storepool::Result<Vec<u8>> {
-        let store = self.realm.store().as_ref();
-        self.runtime.block_on(pack.read_frames(store, frames)).map_err(|error| to_pool(error, pack))
-    }
-}
-
-impl Windows {
-    fn take(&mut self, pack: u64, window: &Range<u32>) -> Window {
-        self.tick += 1;
-        let key = (pack, window.start);
-        if !self.kept.contains_key(&key) && self.kept.len() >= WINDOWS_KEPT {
-            let oldest = self.kept.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
-            if let Some(oldest) = oldest {
-                self.kept.remove(&oldest);
-            }
-        }
-        let entry = self.kept.entry(key).or_default();
-        entry.1 = self.tick;
-        entry.0.clone()
-    }
-}
-
-// The frames that are read together with this one; `None` if the pack does not have it.
-fn window_of(toc: &Toc, frame: u32) -> Option<Range<u32>> {
-    let number = toc.frame_offset(frame)? / WINDOW_LENGTH;
-    let within = |frame: &u32| {
-        toc.frame_offset(*frame).is_some_and(|offset| offset / WINDOW_LENGTH == number)
-    };
-    let start = (0..frame).rev().take_while(within).last().unwrap_or(frame);
-    let end = (frame..toc.frames().len() as u32).take_while(within).last()? + 1;
-    Some(start..end)
-}
-
-fn prefix(id: &VaultChunkId) -> u64 {
-    id.0.prefix() as u64
-}
-
 // Bytes that are wrong or gone are a gap of the files that need them; anything else ends the restore.
-fn is_gap(error: &Error) -> bool {
+pub(crate) fn is_gap(error: &Error) -> bool {
     error.is_damage()
         || matches!(error.store_fault(), Some(StoreFault::NotFound | StoreFault::Corrupt))
-}
-
-fn to_pool(error: Error, pack: &PackReader) -> storepool::Error {
-    match error {
-        Error::Pool(error) => error,
-        error if is_gap(&error) => storepool::Error::damaged(
-            format!("\"{}\" in the vault", pack.name()),
-            error.to_string(),
-        ),
-        error => {
-            let cause = std::io::Error::other(error);
-            storepool::Error::Io { action: "read", path: pack.name().as_str().into(), cause }
-        }
-    }
-}
-
-impl ChunkSource for VaultChunks {
-    fn reader(&self) -> storepool::Result<Box<dyn ChunkReader + '_>> {
-        Ok(Box::new(VaultReader {
-            chunks: self,
-            state: RefCell::new(ReaderState {
-                // Only decodes; the level does not matter.
-                codec: FrameCodec::new(1)?,
-                stored: Vec::new(),
-                frames: Vec::new(),
-            }),
-        }))
-    }
-}
-
-/// Reads chunks of a point of the vault; belongs to one thread.
-#[derive(Debug)]
-struct VaultReader<'a> {
-    chunks: &'a VaultChunks,
-    state: RefCell<ReaderState>,
-}
-
-/// A pack's ordinal and a frame in it.
-type FrameKey = (u64, u32);
-
-#[derive(Debug)]
-struct ReaderState {
-    codec: FrameCodec,
-    stored: Vec<u8>,
-    // Decoded frames, the most recently used last.
-    frames: Vec<(FrameKey, Arc<[u8]>)>,
-}
-
-impl ReaderState {
-    fn decoded(&mut self, chunks: &VaultChunks, key: FrameKey) -> storepool::Result<Arc<[u8]>> {
-        if let Some(index) = self.frames.iter().position(|(cached, _)| *cached == key) {
-            let cached = self.frames.remove(index);
-            let bytes = cached.1.clone();
-            self.frames.push(cached);
-            return Ok(bytes);
-        }
-        let bytes: Arc<[u8]> = self.decode(chunks, key)?.into();
-        if self.frames.len() == FRAMES_CACHED {
-            self.frames.remove(0);
-        }
-        self.frames.push((key, bytes.clone()));
-        Ok(bytes)
-    }
-
-    fn decode(&mut self, chunks: &VaultChunks, (no, frame): FrameKey) -> storepool::Result<&[u8]> {
-        chunks.stored_frame(no, frame, &mut self.stored)?;
-        let pack = chunks.pack(no)?;
-        let entry = pack.toc().frames().get(frame as usize).copied();
-        let entry = entry.ok_or_else(|| damaged_pack(pack, "has no such frame"))?;
-        self.codec.decode(&entry, &self.stored).map_err(|error| damaged_pack(pack, error))
-    }
-}
-
-fn damaged_pack(pack: &PackReader, reason: impl ToString) -> storepool::Error {
-    let id = pack.name().content_parts().map_or(PackId([0; 32]), |(hash, _)| PackId(hash.0));
-    storepool::Error::PackDamaged { pack: id, reason: reason.to_string() }
-}
-
-impl ChunkFetch for VaultReader<'_> {
-    fn fetch(&self, id: ChunkId, kind: ChunkKind) -> storepool::Result<Vec<u8>> {
-        let place = self.chunks.find(id)?;
-        let frame = self.state.borrow_mut().decoded(self.chunks, (place.pack, place.frame))?;
-        let start = place.offset as usize;
-        let chunk = frame.get(start..start + place.length as usize);
-        match chunk.filter(|chunk| ChunkId::of(kind, chunk) == id) {
-            Some(chunk) => Ok(chunk.to_vec()),
-            None => Err(damaged_pack(
-                self.chunks.pack(place.pack)?,
-                format!("chunk {} does not match its name", id.short()),
-            )),
-        }
-    }
-}
-
-impl ChunkReader for VaultReader<'_> {
-    fn locate(&mut self, id: ChunkId) -> storepool::Result<Placement> {
-        self.chunks.find(id)
-    }
-
-    fn read_frame(&mut self, pack: u64, frame: u32) -> storepool::Result<Frame<'_>> {
-        let chunks = self.chunks;
-        let decoded = self.state.get_mut().decode(chunks, (pack, frame))?;
-        let reader = chunks.pack(pack)?;
-        let (_, entries) = reader
-            .toc()
-            .chunks_of(frame)
-            .ok_or_else(|| damaged_pack(reader, "has no such frame"))?;
-        let mut rest = decoded;
-        for entry in entries {
-            let own;
-            (own, rest) = rest
-                .split_at_checked(entry.length as usize)
-                .ok_or_else(|| damaged_pack(reader, "a frame is too short"))?;
-            // Which pool chunk a wrong one should have been cannot be told; the caller asks for each by name.
-            if chunks.realm.keys().chunk_id(&ChunkId::of(entry.kind, own)).0 != entry.id {
-                return Err(damaged_pack(reader, "a chunk does not match its name"));
-            }
-        }
-        Ok(Frame::new(decoded, &[]))
-    }
 }

@@ -33,6 +33,7 @@ use crate::sync::gate::Gate;
 use crate::sync::packing::{Halt, Packer, Parcel};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
+use crate::vault::commit::ServerConfiguration;
 use crate::vault::snapshot::Snapshot;
 
 pub(crate) use crate::sync::settle::{is_gap, read_index, read_table};
@@ -64,6 +65,8 @@ pub struct SyncSource {
     pub session: Arc<Session>,
     /// The points, in the order in which they are to be copied. Those that the vault has are left out.
     pub points: Vec<Point>,
+    /// The server's configuration, to be kept beside them; `None` leaves the one in the vault as it is.
+    pub configuration: Option<ServerConfiguration>,
 }
 
 /// A point that was not copied.
@@ -137,6 +140,8 @@ pub async fn sync(
     let (points, refused) = missing_points(&snapshot, source.points);
     let mut skipped = Vec::new();
     let mut batch = Batch::new(realm, Arc::new(snapshot.clone()));
+    batch.configuration =
+        source.configuration.filter(|configuration| is_new(configuration, &snapshot));
     if !points.is_empty() {
         monitor.event(Event::Stage("looking into the vault"));
         settle::settle(realm, ledger, &mut batch).await?;
@@ -166,6 +171,8 @@ pub async fn sync(
         }
         uploaded?;
         batch = upload.batch;
+    } else if batch.configuration.is_some() {
+        batch.commit(ledger, &mut snapshot, anchor, around).await?;
     } else if ledger.snapshot(realm.keys())?.as_ref().map(Snapshot::generation)
         != Some(snapshot.generation())
     {
@@ -186,6 +193,14 @@ pub async fn sync(
         points: snapshot.points().len() as u64,
         bytes_stored: live.map(|object| object.record.size).sum(),
     })
+}
+
+fn is_new(configuration: &ServerConfiguration, snapshot: &Snapshot) -> bool {
+    if configuration.text.len() > ServerConfiguration::TEXT_LIMIT {
+        tracing::warn!("the configuration is too long to be kept in the vault");
+        return false;
+    }
+    snapshot.configuration() != Some(configuration)
 }
 
 /// Loads the newest state, going on from the one that the ledger remembers.

@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use clap::Args;
 use serde::Serialize;
 use storepool::Result as PoolResult;
-use storepool::chunks::PoolChunks;
 use storepool::entry::{EntryPath, Metadata};
 use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 
@@ -15,7 +14,8 @@ use crate::console::Console;
 use crate::console::units::size;
 use crate::contents::{Descend, locate, walk};
 use crate::error::{Attempt, Error, Outcome};
-use crate::selection::select;
+use crate::origin::OriginArgs;
+use crate::selection::Selection;
 
 /// Show what changed between two points
 ///
@@ -36,6 +36,8 @@ pub(super) struct Diff {
     /// Show entries too of which only owner, mode, time or attributes changed
     #[arg(long)]
     metadata: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
 }
 
 /// How an entry differs.
@@ -107,21 +109,18 @@ struct Tail {
 
 impl Diff {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        let pool = assembly.open_pool()?;
-        let points = pool.points().attempt(|| "list the points".to_string())?;
+        let origin = self.origin.open(assembly)?;
         let attempt = || format!("compare {} with {}", self.before, self.after);
-        let session = pool.begin_session().attempt(attempt)?;
-        let chunks = PoolChunks::new(&session);
-        let reader = chunks.pool_reader().attempt(attempt)?;
-        let find = |text: &str| -> PoolResult<(String, EntryPath, Entry)> {
-            let selection = select(&points, text)?;
-            let manifest = pool.manifest(selection.point.id)?;
-            let (path, entry) = locate(&reader, &manifest, &selection)?;
+        let (before, of_before) = origin.select(&self.before).attempt(attempt)?;
+        let (after, of_after) = origin.select(&self.after).attempt(attempt)?;
+        let chunks = origin.chunks([before.point.id, after.point.id]).attempt(attempt)?;
+        let reader = chunks.reader().attempt(attempt)?;
+        let find = |selection: &Selection, manifest| -> PoolResult<(String, EntryPath, Entry)> {
+            let (path, entry) = locate(&*reader, manifest, selection)?;
             Ok((selection.name(), path, entry))
         };
-        let (before, after) = find(&self.before)
-            .and_then(|before| Ok((before, find(&self.after)?)))
-            .attempt(attempt)?;
+        let before = find(&before, &of_before).attempt(attempt)?;
+        let after = find(&after, &of_after).attempt(attempt)?;
 
         let console = &assembly.console;
         let mut totals = Totals::default();
@@ -145,7 +144,7 @@ impl Diff {
                 });
             };
         let root = EntryPath::root();
-        let mut comparison = Comparison { fetch: &reader, console, see: &mut see };
+        let mut comparison = Comparison { fetch: &*reader, console, see: &mut see };
         let compared = match (&before.2.node, &after.2.node) {
             (Node::Directory { .. }, Node::Directory { .. }) => {
                 comparison.directories(&root, &before.2, &after.2)

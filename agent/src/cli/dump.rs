@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use storepool::chunks::PoolChunks;
 use storepool::restore::read_file;
 use storepool::tree::Node;
 
@@ -12,7 +11,7 @@ use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::contents::locate;
 use crate::error::{Attempt, Cause, Error, Outcome};
-use crate::selection::select;
+use crate::origin::OriginArgs;
 
 /// Write one file of a point to stdout
 #[derive(Args, Debug)]
@@ -28,6 +27,8 @@ pub(super) struct Dump {
     /// The file, if it was not named with the point
     #[arg(value_name = "PATH")]
     path: Option<String>,
+    #[command(flatten)]
+    origin: OriginArgs,
 }
 
 impl Dump {
@@ -36,21 +37,18 @@ impl Dump {
             Some(path) => format!("{}:{path}", self.point),
             None => self.point,
         };
-        let pool = assembly.open_pool()?;
-        let points = pool.points().attempt(|| "list the points".to_string())?;
-        let selection = select(&points, &name).attempt(|| "dump".to_string())?;
+        let origin = self.origin.open(assembly)?;
+        let (selection, manifest) = origin.select(&name).attempt(|| "dump".to_string())?;
         let attempt = || format!("dump {}", selection.name());
-        let session = pool.begin_session().attempt(attempt)?;
-        let chunks = PoolChunks::new(&session);
-        let reader = chunks.pool_reader().attempt(attempt)?;
-        let manifest = pool.manifest(selection.point.id).attempt(attempt)?;
-        let (path, entry) = locate(&reader, &manifest, &selection).attempt(attempt)?;
+        let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+        let reader = chunks.reader().attempt(attempt)?;
+        let (path, entry) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
         if !matches!(entry.node, Node::File { .. }) {
             let cause = Cause::NotAFile { kind: kind_word(&entry.node) };
             return Err(Error { attempt: attempt(), cause });
         }
         let mut out = Output { console: &assembly.console };
-        match read_file(&chunks, &manifest, &path, &mut out) {
+        match read_file(&*chunks, &manifest, &path, &mut out) {
             // `keepwell dump ... | head` has seen enough; other failures of stdout are told when the program ends.
             Err(_) if assembly.console.is_gone() => Ok(Outcome::Done),
             result => result.attempt(attempt).map(|_| Outcome::Done),

@@ -6,7 +6,6 @@ use clap::Args;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Serialize;
 use storepool::catalog::{Point, choose};
-use storepool::chunks::PoolChunks;
 use storepool::entry::EntryPath;
 use storepool::id::TreeId;
 use storepool::manifest::Manifest;
@@ -18,6 +17,7 @@ use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::local;
 use crate::error::{Attempt, Error, Outcome};
+use crate::origin::{Origin, OriginArgs};
 
 /// Most directories remembered as holding nothing that matches; each costs 32 bytes.
 const BARREN_MOST: usize = 1_000_000;
@@ -46,6 +46,8 @@ pub(super) struct Find {
     /// Show mode, owner, size and time too
     #[arg(long, short)]
     long: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
 }
 
 #[derive(Serialize)]
@@ -157,17 +159,17 @@ impl Search<'_> {
 impl Find {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let patterns = Patterns::new(&self.patterns, self.ignore_case)?;
-        let pool = assembly.open_pool()?;
-        let all = pool.points().attempt(|| "list the points".to_string())?;
-        let session = pool.begin_session().attempt(|| "search".to_string())?;
-        let chunks = PoolChunks::new(&session);
-        let reader = chunks.pool_reader().attempt(|| "search".to_string())?;
+        let search = || "search".to_string();
+        let origin = self.origin.open(assembly)?;
+        let chosen = self.chosen(&origin)?;
+        let chunks = origin.chunks(chosen.iter().map(|point| point.id)).attempt(search)?;
+        let reader = chunks.reader().attempt(search)?;
         let console = &assembly.console;
-        let mut search = Search { patterns: &patterns, fetch: &reader, barren: HashSet::new() };
+        let mut search = Search { patterns: &patterns, fetch: &*reader, barren: HashSet::new() };
         let mut listing = console.listing("matches", &serde_json::json!({}));
-        for point in self.chosen(&all)? {
+        for point in chosen {
             let attempt = || format!("search point {}", point.id.short());
-            let searched = pool.manifest(point.id).and_then(|manifest| {
+            let searched = origin.manifest(point.id).and_then(|manifest| {
                 let mut first = true;
                 search.search(&manifest, &mut |path, entry| {
                     if std::mem::take(&mut first) {
@@ -180,7 +182,8 @@ impl Find {
                         false => path.to_string(),
                     });
                     !console.is_gone()
-                })
+                })?;
+                Ok(())
             });
             if let Err(error) = searched.attempt(attempt) {
                 listing.abort(&error);
@@ -198,11 +201,13 @@ impl Find {
     }
 
     // The newest first: that is the one most people want.
-    fn chosen<'a>(&self, all: &'a [Point]) -> Result<Vec<&'a Point>, Error> {
+    fn chosen<'a>(&self, origin: &'a Origin) -> Result<Vec<&'a Point>, Error> {
+        let all = origin.points();
+        let unfound = |error| origin.unfound(error);
         let mut chosen: Vec<&Point> = if self.point.is_empty() {
             all.iter().rev().collect()
         } else {
-            let named = self.point.iter().map(|name| choose(all, name));
+            let named = self.point.iter().map(|name| choose(all, name).map_err(unfound));
             named.collect::<Result<_, _>>().attempt(|| "search".to_string())?
         };
         chosen.retain(|point| self.filter.takes(point));

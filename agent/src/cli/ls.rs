@@ -2,7 +2,6 @@
 
 use clap::Args;
 use serde::Serialize;
-use storepool::chunks::PoolChunks;
 use storepool::entry::EntryPath;
 use storepool::tree::{Entry, Node};
 
@@ -10,7 +9,7 @@ use super::entry::{EntryDocument, long_line};
 use crate::assembly::Assembly;
 use crate::contents::{Descend, locate, walk};
 use crate::error::{Attempt, Error, Outcome};
-use crate::selection::select;
+use crate::origin::OriginArgs;
 
 /// List what a point holds
 ///
@@ -31,6 +30,8 @@ pub(super) struct Ls {
     /// Of a folder, list everything below it
     #[arg(long, short = 'R')]
     recursive: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
 }
 
 #[derive(Serialize)]
@@ -41,15 +42,12 @@ struct Head {
 
 impl Ls {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        let pool = assembly.open_pool()?;
-        let points = pool.points().attempt(|| "list the points".to_string())?;
-        let selection = select(&points, &self.point).attempt(|| "list".to_string())?;
+        let origin = self.origin.open(assembly)?;
+        let (selection, manifest) = origin.select(&self.point).attempt(|| "list".to_string())?;
         let attempt = || format!("list {}", selection.name());
-        let session = pool.begin_session().attempt(attempt)?;
-        let chunks = PoolChunks::new(&session);
-        let reader = chunks.pool_reader().attempt(attempt)?;
-        let manifest = pool.manifest(selection.point.id).attempt(attempt)?;
-        let (path, entry) = locate(&reader, &manifest, &selection).attempt(attempt)?;
+        let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+        let reader = chunks.reader().attempt(attempt)?;
+        let (path, entry) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
 
         let console = &assembly.console;
         let head = Head { point: selection.point.id.to_string(), path: path.to_string() };
@@ -69,7 +67,7 @@ impl Ls {
             })
         };
         let walked = match entry.node {
-            Node::Directory { .. } => walk(&reader, &path, &entry, &mut see),
+            Node::Directory { .. } => walk(&*reader, &path, &entry, &mut see),
             _ => see(&path, &entry).map(|_| ()),
         };
         match walked.attempt(attempt) {

@@ -1,39 +1,39 @@
 //! `keepwell recover`: everything back, on a machine that has nothing but the credentials file and the passphrase.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use cloudsync::layout::Label;
-use cloudsync::recovery::VaultPoint;
 use cloudsync::vault::Vault;
-use cloudsync::vault::commit::PointRecord;
 use cloudsync::vault::credentials::Credentials;
 use serde::Serialize;
-use storepool::catalog::{Notes, Point};
-use storepool::chunks::ChunkSource;
-use storepool::id::ChunkId;
-use storepool::restore::{Conflict, RestoreOptions, restore};
+use storepool::catalog::Point;
+use storepool::restore::{Conflict, RestoreOptions, RestoreReport, restore};
 
+use crate::adoption::{Adopted, Adoption};
 use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, local, rfc3339, size};
 use crate::contents::locate;
-use crate::error::{Attempt, Cause, Error, Outcome};
-use crate::selection::select;
+use crate::error::{Attempt, Error, Outcome};
+use crate::origin::Origin;
 use crate::vaults::{self, Engine};
 
 /// Get points back from a vault, on a machine that has nothing else
 ///
 /// Needs the credentials file and the passphrase, no configuration and no pool, and changes nothing on this machine but DIR. Only what is asked for
-/// is fetched; every byte is verified. Run again with --resume after an interruption, it fetches what is not there yet.
+/// is fetched; every byte is verified. Run again with --resume after an interruption, it fetches what is not there yet. With --adopt this machine becomes
+/// that server: it gets its configuration, an empty pool and its place in the vault; the old machine can no longer write there.
 #[derive(Args, Debug)]
 #[command(
-    group = ArgGroup::new("what").args(["servers", "list", "point"]).required(true),
+    group = ArgGroup::new("what").args(["servers", "list", "point", "adopt"]).required(true),
     after_help = "\
 Examples:
   keepwell recover --credentials main.vault --servers
   keepwell recover --credentials main.vault --passphrase-file p --server web1 --list
   keepwell recover --credentials main.vault --passphrase-file p --server web1 latest --to /mnt/new
-  keepwell recover --credentials main.vault --passphrase-file p latest:etc/hosts --to /tmp"
+  keepwell recover --credentials main.vault --passphrase-file p latest:etc/hosts --to /tmp
+  keepwell recover --credentials main.vault --passphrase-file p --server web1 --adopt"
 )]
 pub(super) struct Recover {
     /// Which point, and which part of it
@@ -54,6 +54,9 @@ pub(super) struct Recover {
     /// List the server's points
     #[arg(long)]
     list: bool,
+    /// Become this server again and go on protecting it
+    #[arg(long)]
+    adopt: bool,
     /// The folder to restore into; made if it is not there
     #[arg(long, short, visible_alias = "target", value_name = "DIR")]
     to: Option<PathBuf>,
@@ -103,6 +106,21 @@ struct Summary {
     problem_count: u64,
 }
 
+#[derive(Serialize)]
+struct AdoptedServer {
+    label: String,
+    vault: String,
+    configuration: PathBuf,
+    configuration_known: bool,
+    pool: Vec<PathBuf>,
+    pool_created: bool,
+    points: u64,
+    newest: Option<String>,
+    other_vaults: Vec<String>,
+    generation: u64,
+    witness: String,
+}
+
 impl Recover {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let attempt = || "recover".to_string();
@@ -127,35 +145,39 @@ impl Recover {
                 .console
                 .warn("this passphrase was replaced or removed; it opened an old copy of its slot");
         }
-        let mut points: Vec<Point> = snapshot.points().values().map(as_point).collect();
-        points.sort_by_key(|point| (point.started, point.id));
-        if self.list {
-            list_points(assembly, &points, &snapshot.witness(unlocked.realm.keys()).to_string());
+        let realm = unlocked.realm;
+        if self.adopt {
+            let attempt = || format!("become \"{label}\" again");
+            let adoption = Adoption {
+                assembly,
+                engine: &engine,
+                credentials: &credentials,
+                credentials_file: &self.credentials,
+                realm: &realm,
+            };
+            let adopted = adoption.run(snapshot).attempt(attempt)?;
+            let witness = adopted.snapshot.witness(realm.keys()).to_string();
+            tell_adopted(assembly, &label, &adopted, witness);
             return Ok(Outcome::Done);
         }
+        let witness = snapshot.witness(realm.keys()).to_string();
+        let origin = Origin::of_vault(engine, realm, snapshot);
+        if self.list {
+            list_points(assembly, origin.points(), &witness);
+            return Ok(Outcome::Done);
+        }
+        self.restore(assembly, &origin)
+    }
 
+    fn restore(&self, assembly: &Assembly, origin: &Origin) -> Result<Outcome, Error> {
         let name = self.point.as_deref().unwrap_or("latest");
-        let selection = select(&points, name)
-            .map_err(|error| match error {
-                storepool::Error::PointNotFound { name } => {
-                    Cause::Vault(cloudsync::Error::NoSuchPoint { name })
-                }
-                error => Cause::Pool(error),
-            })
-            .attempt(attempt)?;
-        let target = self.to.clone().ok_or_else(|| Error::usage("name a folder with --to"))?;
+        let target = self.to.as_deref().ok_or_else(|| Error::usage("name a folder with --to"))?;
+        let (selection, manifest) =
+            origin.select(name).attempt(|| format!("recover into {}", target.display()))?;
         let attempt = || format!("recover {} into {}", selection.name(), target.display());
-        let opened = engine.run(VaultPoint::open(
-            &unlocked.realm,
-            &snapshot,
-            selection.point.id,
-            engine.handle().clone(),
-        ));
-        let point = opened.attempt(attempt)?;
-        // Now that the manifest is here, paths of the source are understood as well.
-        let selection = select(&[whole_point(&point)], name).unwrap_or(selection.clone());
-        let reader = point.chunks.reader().attempt(attempt)?;
-        let (path, _) = locate(&*reader, &point.manifest, &selection).attempt(attempt)?;
+        let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+        let reader = chunks.reader().attempt(attempt)?;
+        let (path, _) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
         drop(reader);
         let options = RestoreOptions {
             conflict: Conflict::Fail,
@@ -165,42 +187,12 @@ impl Recover {
             ..RestoreOptions::default()
         };
         let progress = assembly.console.progress("files");
-        let restored = restore(&point.chunks, &point.manifest, &path, &target, &options, &progress);
+        let restored = restore(&*chunks, &manifest, &path, target, &options, &progress);
         let elapsed = progress.finish();
         let report = restored.attempt(attempt)?;
-        let console = &assembly.console;
-        console.message(
-            "summary",
-            &Summary {
-                point: point.record.id.to_string(),
-                path: path.to_string(),
-                target: target.display().to_string(),
-                duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-                files: report.files,
-                directories: report.directories,
-                others: report.others,
-                bytes: report.bytes,
-                unchanged: report.unchanged,
-                problem_count: report.problem_count,
-            },
-        );
-        console.note(format!(
-            "recovered {}, {}, {} in {} into {}",
-            counted(report.files + report.others, "file"),
-            counted(report.directories, "folder"),
-            size(report.bytes),
-            duration(elapsed),
-            target.display()
-        ));
-        console.note(format!("as of {}", local(point.record.started)));
-        if report.problem_count > 0 {
-            console.warn(format!(
-                "{} could not be recovered as they were",
-                counted(report.problem_count, "entry")
-            ));
-            return Ok(Outcome::Incomplete);
-        }
-        Ok(Outcome::Done)
+        let path = path.to_string();
+        tell_restored(assembly, &selection.point, &path, target, &report, elapsed);
+        Ok(if report.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
     }
 }
 
@@ -218,6 +210,94 @@ pub(super) fn only_server(engine: &Engine, vault: &Vault) -> Result<Label, Error
             )))
         }
     }
+}
+
+fn tell_restored(
+    assembly: &Assembly,
+    point: &Point,
+    path: &str,
+    target: &Path,
+    report: &RestoreReport,
+    elapsed: Duration,
+) {
+    let console = &assembly.console;
+    console.message(
+        "summary",
+        &Summary {
+            point: point.id.to_string(),
+            path: path.to_string(),
+            target: target.display().to_string(),
+            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            files: report.files,
+            directories: report.directories,
+            others: report.others,
+            bytes: report.bytes,
+            unchanged: report.unchanged,
+            problem_count: report.problem_count,
+        },
+    );
+    console.note(format!(
+        "recovered {}, {}, {} in {} into {}",
+        counted(report.files + report.others, "file"),
+        counted(report.directories, "folder"),
+        size(report.bytes),
+        duration(elapsed),
+        target.display()
+    ));
+    if report.unchanged > 0 {
+        console.note(format!("{} were there already", count(report.unchanged)));
+    }
+    console.note(format!("as of {}", local(point.started)));
+    if report.problem_count > 0 {
+        console.warn(format!(
+            "{} could not be recovered as they were",
+            counted(report.problem_count, "entry")
+        ));
+    }
+}
+
+fn tell_adopted(assembly: &Assembly, label: &Label, adopted: &Adopted, witness: String) {
+    let console = &assembly.console;
+    let points = adopted.snapshot.points();
+    let newest = points.values().map(|point| point.started).max();
+    let document = AdoptedServer {
+        label: label.to_string(),
+        vault: adopted.vault_name.clone(),
+        configuration: assembly.place.configuration.clone(),
+        configuration_known: adopted.configuration_known,
+        pool: adopted.pool.clone(),
+        pool_created: adopted.pool_created,
+        points: points.len() as u64,
+        newest: newest.map(rfc3339),
+        other_vaults: adopted.other_vaults.clone(),
+        generation: adopted.snapshot.generation().0,
+        witness,
+    };
+    console.document(&document);
+    console.note(format!("this machine is \"{label}\" now; the old one can no longer write there"));
+    let known = if adopted.configuration_known { "as it was" } else { "new, without groups" };
+    console.note(format!("configuration  {} ({known})", document.configuration.display()));
+    let paths: Vec<_> = adopted.pool.iter().map(|path| path.display().to_string()).collect();
+    let made = if adopted.pool_created { "made anew" } else { "was there" };
+    console.note(format!("pool           {} ({made})", paths.join(", ")));
+    console.note(format!(
+        "vault          \"{}\" with {}; witness {}",
+        adopted.vault_name,
+        counted(document.points, "point"),
+        document.witness
+    ));
+    if let Some(newest) = newest {
+        console.note(format!("newest point   {}", local(newest)));
+    }
+    for name in &adopted.other_vaults {
+        console.warn(format!(
+            "the vault \"{name}\" of the configuration knows nothing of this machine"
+        ));
+        console.hint(&format!(
+            "run \"keepwell recover --adopt\" with its credentials in another place, or register anew with --name {name}"
+        ));
+    }
+    console.note("next: keepwell restore latest --from vault --in-place, then keepwell backup and keepwell sync");
 }
 
 fn list_servers(
@@ -271,28 +351,4 @@ fn list_points(assembly: &Assembly, points: &[Point], witness: &str) {
     }
     listing.finish(&serde_json::json!({}));
     console.note(format!("{}; witness {witness}", counted(points.len() as u64, "point")));
-}
-
-fn as_point(record: &PointRecord) -> Point {
-    Point {
-        id: record.id,
-        started: record.started,
-        finished: record.finished,
-        host: record.host.clone(),
-        group: record.group.clone(),
-        source: record.source.clone(),
-        workload: record.workload.clone(),
-        // Only the manifest knows these two.
-        paths: Vec::new(),
-        root: ChunkId([0; 32]),
-        files: record.files,
-        bytes: record.bytes,
-        bytes_stored: record.bytes_stored,
-        problem_count: record.problems,
-        notes: Notes::default(),
-    }
-}
-
-fn whole_point(point: &VaultPoint) -> Point {
-    Point::of(point.record.id, &point.manifest, Notes::default())
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
-use storepool::chunks::{ChunkSource, PoolChunks};
 use storepool::entry::EntryPath;
 use storepool::manifest::Manifest;
 use storepool::restore::{Conflict, RestoreOptions, RestoreReport, find_path, restore};
@@ -17,7 +16,7 @@ use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, size};
 use crate::contents::locate;
 use crate::error::{Attempt, Error, Outcome};
-use crate::selection::select;
+use crate::origin::OriginArgs;
 
 /// Get files back
 ///
@@ -30,6 +29,7 @@ use crate::selection::select;
 Examples:
   keepwell restore latest --to /tmp/back
   keepwell restore latest:etc/nginx --to /etc/nginx --conflict overwrite
+  keepwell restore latest --to /tmp/back --from vault      the second copy
   keepwell restore 7f3a9c12 --in-place -n             what would change at the original place
   keepwell restore latest --in-place --delete         exactly as it was"
 )]
@@ -64,6 +64,8 @@ pub(super) struct Restore {
     /// Show what would be done, but change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
+    #[command(flatten)]
+    origin: OriginArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -108,18 +110,15 @@ struct Summary {
 
 impl Restore {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        let pool = assembly.open_pool()?;
-        let points = pool.points().attempt(|| "list the points".to_string())?;
-        let selection = select(&points, &self.point).attempt(|| "restore".to_string())?;
+        let origin = self.origin.open(assembly)?;
+        let (selection, manifest) = origin.select(&self.point).attempt(|| "restore".to_string())?;
         let attempt = || format!("restore {}", selection.name());
-        let session = pool.begin_session().attempt(attempt)?;
-        let manifest = pool.manifest(selection.point.id).attempt(attempt)?;
-        let chunks = PoolChunks::new(&session);
-        let reader = chunks.pool_reader().attempt(attempt)?;
-        let (path, entry) = locate(&reader, &manifest, &selection).attempt(attempt)?;
+        let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+        let reader = chunks.reader().attempt(attempt)?;
+        let (path, entry) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
         let parts = match &self.to {
             Some(directory) => vec![(path.clone(), directory.clone())],
-            None => original_places(&reader, &manifest, &path, &entry).attempt(attempt)?,
+            None => original_places(&*reader, &manifest, &path, &entry).attempt(attempt)?,
         };
         drop(reader);
 
@@ -127,11 +126,8 @@ impl Restore {
         let progress = assembly.console.progress("files");
         let mut sum = RestoreReport::default();
         for (path, target) in &parts {
-            let report =
-                restore(&chunks as &dyn ChunkSource, &manifest, path, target, &options, &progress)
-                    .attempt(|| {
-                        format!("restore {} into {}", selection.name(), target.display())
-                    })?;
+            let report = restore(&*chunks, &manifest, path, target, &options, &progress)
+                .attempt(|| format!("restore {} into {}", selection.name(), target.display()))?;
             add(&mut sum, report);
         }
         let elapsed = progress.finish();
@@ -152,6 +148,11 @@ impl Restore {
             problem_count: sum.problem_count,
         };
         tell(assembly, &summary, elapsed);
+        if sum.problem_count > 0 && !origin.is_vault() {
+            assembly.console.hint(
+                "\"keepwell repair\" heals the pool, from the vault if there is one; --from vault reads the second copy now",
+            );
+        }
         Ok(if sum.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
     }
 

@@ -51,6 +51,14 @@ pub(crate) fn with_pool_path(text: &str, folder: &Path, path: &Path, add: bool) 
     Some(document.to_string())
 }
 
+/// Reads the text of the file.
+pub(crate) fn read(path: &Path) -> Result<String, Cause> {
+    fs::read_to_string(path).map_err(|cause| match cause.kind() {
+        ErrorKind::NotFound => Cause::NoConfiguration { path: path.to_path_buf() },
+        _ => Cause::Io { action: "read", path: path.to_path_buf(), cause },
+    })
+}
+
 /// Writes the file whole, durable on return, with the folders above it. Only its owner may read it.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Cause> {
     let io = |action: &'static str, path: &Path| {

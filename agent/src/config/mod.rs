@@ -28,7 +28,7 @@ pub(crate) use alerts::{
     AlertLevel, AlertsConfig, MailConfig, MailSecurity, Secret, WebhookConfig,
 };
 pub(crate) use daemon::{DaemonConfig, IoClass};
-pub(crate) use edit::{new_file, with_pool_path, with_vault, write};
+pub(crate) use edit::{new_file, read, with_pool_path, with_vault, write};
 pub(crate) use group::{
     FilesConfig, GroupConfig, HookCommand, HooksConfig, SourceConfig, SyncWhen,
 };

@@ -89,6 +89,9 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
                 "run \"keepwell init\" to make a configuration and a pool, or name another place with --home or --config",
             ),
         ),
+        Cause::ConfigurationInTheWay { .. } => {
+            (FAILED, hint("move it away, or choose another place with --home or --config"))
+        }
         Cause::AlreadyMade { .. } => {
             (FAILED, hint("run \"keepwell points\" to see what is in the pool"))
         }
@@ -156,7 +159,7 @@ fn advise_pool(error: &storepool::Error) -> (u8, Option<String>) {
         Pool::Target { .. } => (
             FAILED,
             hint(
-                "choose an empty folder, or say with --conflict skip, overwrite or newer what happens to what is there",
+                "choose an empty folder, or say with --conflict skip, overwrite or newer what happens to what is there; recover goes on with --resume",
             ),
         ),
         Pool::NewerFormat { .. } => {
@@ -167,7 +170,9 @@ fn advise_pool(error: &storepool::Error) -> (u8, Option<String>) {
         }
         error if error.is_damage() => (
             DAMAGE,
-            hint("run \"keepwell check\" to list the affected points, then \"keepwell repair\""),
+            hint(
+                "run \"keepwell check\" to list the affected points, then \"keepwell repair\"; --from vault reads the second copy",
+            ),
         ),
         _ => (FAILED, None),
     }

@@ -19,7 +19,7 @@ use crate::sync::packing::{BuiltPack, PackedPoint};
 use crate::vault::Ordinals;
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Draft, Realm, Surroundings};
-use crate::vault::commit::{Changes, CommitKind, ObjectRecord, PointRecord};
+use crate::vault::commit::{Changes, CommitKind, ObjectRecord, PointRecord, ServerConfiguration};
 use crate::vault::pack::seal_pack;
 use crate::vault::snapshot::Snapshot;
 use crate::vault::tables::IndexBuilder;
@@ -113,6 +113,8 @@ pub(super) struct Batch {
     live: BTreeMap<LedgerPack, u64>,
     unnamed: BTreeMap<LedgerPack, usize>,
     pub(super) points: Vec<PackedPoint>,
+    /// The configuration, until a commit says it.
+    pub(super) configuration: Option<ServerConfiguration>,
     pub(super) copied: Vec<PointId>,
     pub(super) skipped: Vec<Skipped>,
     pub(super) packs_put: u64,
@@ -131,6 +133,7 @@ impl Batch {
             live: BTreeMap::new(),
             unnamed: BTreeMap::new(),
             points: Vec::new(),
+            configuration: None,
             copied: Vec::new(),
             skipped: Vec::new(),
             packs_put: 0,
@@ -215,7 +218,7 @@ impl Batch {
         anchor: &mut Anchor,
         around: &Surroundings<'_>,
     ) -> Result<()> {
-        if self.points.is_empty() {
+        if self.points.is_empty() && self.configuration.is_none() {
             // Packs without a point stay known to the ledger, and serve the next sync.
             return Ok(());
         }
@@ -242,6 +245,7 @@ impl Batch {
         }
         ledger.store(self.realm.keys(), snapshot, &named)?;
         self.copied.extend(self.points.drain(..).map(|packed| packed.point.id));
+        self.configuration = None;
         self.added.clear();
         self.numbers.clear();
         self.state = Arc::new(snapshot.clone());
@@ -258,7 +262,7 @@ impl Batch {
         let mut tries = 1;
         loop {
             let changes = self.changes(snapshot, manifests)?;
-            if changes.points_added.is_empty() {
+            if changes.points_added.is_empty() && changes.configuration.is_none() {
                 // An earlier attempt arrived after all.
                 return Ok(());
             }
@@ -285,6 +289,8 @@ impl Batch {
     // What the commit after `snapshot` changes.
     fn changes(&self, snapshot: &Snapshot, manifests: &[ObjectHash]) -> Result<Changes> {
         let mut changes = Changes::default();
+        changes.configuration.clone_from(&self.configuration);
+        changes.configuration.take_if(|known| snapshot.configuration() == Some(known));
         let mut ordinals = Vec::with_capacity(self.added.len());
         for record in &self.added {
             ordinals.push(match snapshot.live_object(record.hash) {

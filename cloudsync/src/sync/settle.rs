@@ -13,6 +13,7 @@ use crate::crypto::container::object_limit;
 use crate::error::{Error, Result, StoreFault};
 use crate::layout::{ObjectHash, ObjectKind, ObjectName, content_prefixes};
 use crate::ledger::Ledger;
+use crate::recovery::is_gap;
 use crate::sync::batch::{Batch, PackPlace, PutPack};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
@@ -55,15 +56,7 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
         match read_table(realm, &pack.record).await {
             Ok(toc) => orphans.push((pack.no, pack.record, toc)),
             // It did not stay, or is not what was put: it will be put again.
-            Err(error)
-                if error.is_damage()
-                    || matches!(
-                        error.store_fault(),
-                        Some(StoreFault::NotFound | StoreFault::Corrupt)
-                    ) =>
-            {
-                gone.push(pack.no);
-            }
+            Err(error) if is_gap(&error) => gone.push(pack.no),
             Err(error) => return Err(error),
         }
     }
@@ -115,9 +108,7 @@ async fn learn_live(
                 batch.know_live(no, ordinal);
             }
             // Whatever was in it is copied again if it is needed.
-            Err(error)
-                if error.is_damage() || error.store_fault() == Some(StoreFault::NotFound) =>
-            {
+            Err(error) if is_gap(&error) => {
                 tracing::warn!(%error, "passed over a pack of the vault");
             }
             Err(error) => return Err(error),
@@ -191,12 +182,7 @@ async fn find_orphans(realm: &Realm, batch: &Batch) -> Result<Vec<(ObjectRecord,
                 let (size, salt) = (reader.stored_length(), reader.salt());
                 orphans.push((ObjectRecord { kind, hash, copy, size, salt }, reader.into_toc()));
             }
-            Err(error)
-                if error.is_damage()
-                    || matches!(
-                        error.store_fault(),
-                        Some(StoreFault::NotFound | StoreFault::Corrupt)
-                    ) => {}
+            Err(error) if is_gap(&error) => {}
             Err(error) => return Err(error),
         }
     }

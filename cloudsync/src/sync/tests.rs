@@ -120,6 +120,7 @@ impl Server {
         let source = SyncSource {
             session: Arc::new(self.pool.begin_session()?),
             points: self.pool.points()?,
+            configuration: None,
         };
         let monitor = Arc::new(SilentMonitor);
         sync(&realm, &mut anchor, &ledger, source, &OPTIONS, &self.around(), monitor).await

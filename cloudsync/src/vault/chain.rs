@@ -304,10 +304,22 @@ impl Realm {
             let found = Generation(generation.0.saturating_sub(1));
             return Err(Error::Rewound { found, anchored: generation });
         };
-        match ObjectHash::of(&object) == known.head() {
-            true => Ok(()),
-            false => Err(Error::Forked { generation }),
+        if ObjectHash::of(&object) == known.head() {
+            return Ok(());
         }
+        // Another sealed commit is another history; anything else is rot, which can be healed.
+        match container::open(&self.keys, ObjectKind::Commit, &object) {
+            Ok(_) => Err(Error::Forked { generation }),
+            Err(reason) => Err(Error::damaged(&ObjectName::commit(self.id(), generation), reason)),
+        }
+    }
+
+    /// Compares what the vault shows with what an installation remembers, for somebody who only reads.
+    ///
+    /// # Errors
+    /// [`Error::Rewound`] and [`Error::Forked`]. What is shown is genuine all the same, and can be restored.
+    pub async fn compare(&self, anchor: &Anchor, snapshot: &Snapshot) -> Result<()> {
+        self.check_history(anchor, snapshot).await
     }
 
     async fn check_history(&self, anchor: &Anchor, snapshot: &Snapshot) -> Result<()> {
@@ -418,6 +430,12 @@ impl Realm {
         if snapshot.generation().0 < snapshot.checkpoint().0 + CHECKPOINT_EVERY {
             return Ok(false);
         }
+        self.checkpoint(snapshot).await?;
+        Ok(true)
+    }
+
+    /// Writes a checkpoint of this state.
+    pub async fn checkpoint(&self, snapshot: &mut Snapshot) -> Result<()> {
         let sealed =
             snapshot.seal(&self.keys).map_err(|_| Error::TooLarge { what: "the checkpoint" })?;
         let name = ObjectName::checkpoint(self.id(), snapshot.generation());
@@ -428,7 +446,7 @@ impl Realm {
             Err(error) => return Err(error.into()),
         }
         snapshot.set_checkpoint(snapshot.generation());
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -28,7 +28,7 @@ pub enum CommitKind {
     Sweep = 4,
     /// Forgotten points were restored.
     Undelete = 5,
-    /// Live chunks of poor packs were copied to new ones.
+    /// Live chunks of poor packs were copied to new ones, or damaged objects replaced.
     Repack = 6,
     /// Passphrases changed.
     Keys = 7,
@@ -337,9 +337,51 @@ pub struct Moved {
     pub to: Vec<u64>,
 }
 
+/// The configuration file of a server, kept in its vault so that a blank machine can become that server again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerConfiguration {
+    /// What the file calls this vault.
+    pub vault_name: String,
+    /// The file.
+    pub text: String,
+}
+
+impl ServerConfiguration {
+    /// Most bytes of a file that is kept.
+    pub const TEXT_LIMIT: usize = 1 << 20;
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.vault_name.as_bytes());
+        put_bytes(out, self.text.as_bytes());
+    }
+
+    pub(super) fn read(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
+        let mut text = || {
+            let bytes = reader.bytes()?;
+            if bytes.len() > Self::TEXT_LIMIT {
+                return Err(WireError("a configuration is too long"));
+            }
+            String::from_utf8(bytes.to_vec()).map_err(|_| WireError("a text is not UTF-8"))
+        };
+        Ok(Self { vault_name: text()?, text: text()? })
+    }
+}
+
+// The file may hold secrets.
+impl std::fmt::Debug for ServerConfiguration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfiguration")
+            .field("vault_name", &self.vault_name)
+            .field("bytes", &self.text.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a commit changes; decided by whoever makes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
+    /// The server's configuration, if it changed.
+    pub configuration: Option<ServerConfiguration>,
     /// A new slot set.
     pub slots: Option<SlotSet>,
     /// Objects that were put; they get the next ordinals, in this order.
@@ -449,6 +491,9 @@ impl Commit {
             fields.time(5, time);
         }
         fields.bytes(6, self.program.as_bytes());
+        if let Some(configuration) = &changes.configuration {
+            fields.field(7, |out| configuration.put(out));
+        }
         fields.list(9, &self.witnesses, |out, witness| {
             out.extend_from_slice(witness.vault.as_bytes());
             put_varint(out, witness.generation);
@@ -509,6 +554,7 @@ impl Commit {
                 4 => agent_time = Some(read_time(value)?),
                 5 => vault_time = Some(read_time(value)?),
                 6 => program = read_text(value)?,
+                7 => changes.configuration = Some(ServerConfiguration::read(value)?),
                 9 => {
                     witnesses = read_list(value, 25, |value| {
                         Ok(ForeignWitness {

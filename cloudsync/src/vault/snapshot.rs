@@ -11,8 +11,8 @@ use crate::crypto::ring::{RealmKeys, Witness};
 use crate::error::SealError;
 use crate::layout::{Generation, InstanceId, Label, ObjectHash, ObjectKind, VaultId};
 use crate::vault::commit::{
-    Changes, Commit, CommitKind, ObjectRecord, PointRecord, SlotSet, StateDigest, read_claim,
-    read_slot_labels,
+    Changes, Commit, CommitKind, ObjectRecord, PointRecord, ServerConfiguration, SlotSet,
+    StateDigest, read_claim, read_slot_labels,
 };
 use crate::vault::fields::{FieldWriter, Ordinals, read_fields, read_list};
 
@@ -36,6 +36,7 @@ pub struct Snapshot {
     head: ObjectHash,
     owner: InstanceId,
     claim: Option<(VaultId, Label)>,
+    configuration: Option<ServerConfiguration>,
     slots: SlotSet,
     next_ordinal: u64,
     objects: BTreeMap<u64, ObjectState>,
@@ -57,6 +58,7 @@ impl Snapshot {
             head: ObjectHash([0; 32]),
             owner: InstanceId([0; 16]),
             claim: None,
+            configuration: None,
             slots: SlotSet::default(),
             next_ordinal: 0,
             objects: BTreeMap::new(),
@@ -97,6 +99,11 @@ impl Snapshot {
     /// Returns the label that the realm was registered with.
     pub fn label(&self) -> Option<&Label> {
         self.claim.as_ref().map(|(_, label)| label)
+    }
+
+    /// Returns the server's configuration, if it was stored.
+    pub fn configuration(&self) -> Option<&ServerConfiguration> {
+        self.configuration.as_ref()
     }
 
     /// Returns the passphrase slots that are valid.
@@ -251,8 +258,11 @@ impl Snapshot {
             }
             self.slots = slots.clone();
         }
+        if let Some(configuration) = &changes.configuration {
+            self.configuration = Some(configuration.clone());
+        }
         for record in &changes.objects_added {
-            self.add_object(record)?;
+            self.add_object(record, &changes.objects_condemned)?;
         }
         for moved in &changes.moved {
             self.move_needs(moved.from, &moved.to)?;
@@ -290,13 +300,20 @@ impl Snapshot {
         Ok(())
     }
 
-    fn add_object(&mut self, record: &ObjectRecord) -> Result<(), Reason> {
-        if record.copy != self.next_copy(record.hash) {
+    fn add_object(&mut self, record: &ObjectRecord, condemned: &Ordinals) -> Result<(), Reason> {
+        let copy = match self.live.get(&record.hash) {
+            // Its replacement: the same bytes under the next name.
+            Some(ordinal) if condemned.contains(*ordinal) => {
+                let replaced = self.objects.get(ordinal);
+                replaced.map_or(0, |object| object.record.copy.saturating_add(1))
+            }
+            Some(_) => return Err("it adds an object that is there already"),
+            None => self.next_copy(record.hash),
+        };
+        if record.copy != copy {
             return Err("it uses the name of a condemned object again");
         }
-        if self.live.insert(record.hash, self.next_ordinal).is_some() {
-            return Err("it adds an object that is there already");
-        }
+        self.live.insert(record.hash, self.next_ordinal);
         self.objects.insert(self.next_ordinal, ObjectState { record: *record, condemned: None });
         self.next_ordinal += 1;
         Ok(())
@@ -353,7 +370,10 @@ impl Snapshot {
             if object.condemned.replace(generation).is_some() {
                 return Err("it condemns an object twice");
             }
-            self.live.remove(&object.record.hash);
+            // A replacement of the same bytes may be live already.
+            if self.live.get(&object.record.hash) == Some(&ordinal) {
+                self.live.remove(&object.record.hash);
+            }
             self.dead.insert(ordinal);
             self.burials.insert(object.record.hash, object.record.copy + 1);
         }
@@ -381,6 +401,9 @@ impl Snapshot {
     fn encode(&self) -> Vec<u8> {
         let mut fields = FieldWriter::default();
         fields.bytes(2, self.owner.as_bytes());
+        if let Some(configuration) = &self.configuration {
+            fields.field(7, |out| configuration.put(out));
+        }
         self.slots.put_labels(&mut fields);
         if let Some((vault, label)) = &self.claim {
             fields.field(0x8001, |out| {
@@ -434,6 +457,7 @@ impl Snapshot {
         read_fields(body, |tag, value| {
             match tag {
                 2 => state.owner = InstanceId(value.array()?),
+                7 => state.configuration = Some(ServerConfiguration::read(value)?),
                 10 => labels = read_slot_labels(value)?,
                 0x8001 => state.claim = Some(read_claim(value)?),
                 0x8002 => {

@@ -1,0 +1,199 @@
+//! Where points are read from: the pool, or the second copy in a vault. Whoever lists, searches or restores does not care.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use cloudsync::recovery::{VaultChunks, read_manifest};
+use cloudsync::vault::Ordinals;
+use cloudsync::vault::chain::Realm;
+use cloudsync::vault::commit::PointRecord;
+use cloudsync::vault::snapshot::Snapshot;
+use storepool::catalog::{Notes, Point};
+use storepool::chunks::{ChunkSource, PoolChunks};
+use storepool::id::{ChunkId, PointId};
+use storepool::manifest::Manifest;
+use storepool::pool::Session;
+
+use crate::assembly::Assembly;
+use crate::error::{Attempt, Cause, Error};
+use crate::selection::{Selection, select};
+use crate::vaults::{self, Engine};
+
+/// Which copy is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    /// The pool of this server
+    Pool,
+    /// The second copy in a vault
+    Vault,
+}
+
+/// The options that choose it.
+#[derive(Args, Debug)]
+pub(crate) struct OriginArgs {
+    /// Which copy is read
+    #[arg(long, value_enum, value_name = "COPY", default_value = "pool")]
+    from: Side,
+    /// Which vault of the configuration, with --from vault
+    #[arg(long, value_name = "NAME")]
+    vault: Option<String>,
+}
+
+/// A copy that is open for reading.
+pub(crate) struct Origin {
+    points: Vec<Point>,
+    copy: OpenCopy,
+}
+
+enum OpenCopy {
+    Pool(Arc<Session>),
+    Vault(Box<VaultCopy>),
+}
+
+struct VaultCopy {
+    engine: Engine,
+    realm: Realm,
+    snapshot: Snapshot,
+}
+
+impl OriginArgs {
+    /// Opens the copy that was chosen.
+    pub(crate) fn open(&self, assembly: &Assembly) -> Result<Origin, Error> {
+        match (self.from, &self.vault) {
+            (Side::Pool, Some(_)) => Err(Error::usage("--vault is for --from vault")),
+            (Side::Pool, None) => {
+                let pool = assembly.open_pool()?;
+                let points = pool.points().attempt(|| "list the points".to_string())?;
+                let session = pool.begin_session().attempt(|| "read the pool".to_string())?;
+                Ok(Origin { points, copy: OpenCopy::Pool(Arc::new(session)) })
+            }
+            (Side::Vault, name) => {
+                let config = assembly.config()?;
+                let (name, vault) = vaults::choose(&config, name.as_deref())?;
+                let attempt = || format!("read the vault \"{name}\"");
+                let engine = Engine::start()?;
+                let (realm, snapshot) =
+                    vaults::look_into(assembly, &engine, name, vault).attempt(attempt)?;
+                Ok(Origin::of_vault(engine, realm, snapshot))
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// Creates the origin over a vault that was opened.
+    pub(crate) fn of_vault(engine: Engine, realm: Realm, snapshot: Snapshot) -> Self {
+        let mut points: Vec<Point> = snapshot.points().values().map(as_point).collect();
+        points.sort_by_key(|point| (point.started, point.id));
+        Self { points, copy: OpenCopy::Vault(Box::new(VaultCopy { engine, realm, snapshot })) }
+    }
+
+    /// Returns all points, oldest first. Those of a vault do not tell their paths.
+    pub(crate) fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Returns whether a vault is read.
+    pub(crate) fn is_vault(&self) -> bool {
+        matches!(self.copy, OpenCopy::Vault(_))
+    }
+
+    /// Returns the manifest of a point.
+    pub(crate) fn manifest(&self, point: PointId) -> Result<Manifest, Cause> {
+        match &self.copy {
+            OpenCopy::Pool(session) => Ok(session.pool().manifest(point)?),
+            OpenCopy::Vault(vault) => {
+                let record = vault.record(point)?;
+                let (realm, snapshot) = (&vault.realm, &vault.snapshot);
+                match vault.engine.run(read_manifest(realm, snapshot, record)) {
+                    Ok(manifest) => Ok(manifest),
+                    // The packs have it, too.
+                    Err(error) => {
+                        let open = cloudsync::recovery::VaultPoint::open(
+                            realm,
+                            snapshot,
+                            point,
+                            vault.engine.handle().clone(),
+                        );
+                        vault.engine.run(open).map(|point| point.manifest).map_err(|_| error.into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds what `POINT` or `POINT:PATH` means, and the manifest of that point.
+    pub(crate) fn select(&self, text: &str) -> Result<(Selection, Manifest), Cause> {
+        let selection = select(&self.points, text).map_err(|error| self.unfound(error))?;
+        let manifest = self.manifest(selection.point.id)?;
+        if !self.is_vault() {
+            return Ok((selection, manifest));
+        }
+        // Only now it is known which paths of the source the point is of.
+        let mut points = self.points.clone();
+        if let Some(point) = points.iter_mut().find(|point| point.id == selection.point.id) {
+            *point = Point::of(point.id, &manifest, Notes::default());
+        }
+        let whole = select(&points, text).unwrap_or(selection);
+        Ok((whole, manifest))
+    }
+
+    /// Returns the fact that a point was not found, as this copy tells it.
+    pub(crate) fn unfound(&self, error: storepool::Error) -> Cause {
+        match error {
+            storepool::Error::PointNotFound { name } if self.is_vault() => {
+                Cause::Vault(cloudsync::Error::NoSuchPoint { name })
+            }
+            error => Cause::Pool(error),
+        }
+    }
+
+    /// Returns the chunks of these points.
+    pub(crate) fn chunks(
+        &self,
+        points: impl IntoIterator<Item = PointId>,
+    ) -> Result<Box<dyn ChunkSource + '_>, Cause> {
+        match &self.copy {
+            OpenCopy::Pool(session) => Ok(Box::new(PoolChunks::new(session))),
+            OpenCopy::Vault(vault) => {
+                let mut needs = Ordinals::default();
+                for point in points {
+                    for ordinal in vault.record(point)?.needs.iter() {
+                        needs.insert(ordinal);
+                    }
+                }
+                let handle = vault.engine.handle().clone();
+                let open = VaultChunks::open(&vault.realm, &vault.snapshot, &needs, handle);
+                Ok(Box::new(vault.engine.run(open)?))
+            }
+        }
+    }
+}
+
+impl VaultCopy {
+    fn record(&self, point: PointId) -> Result<&PointRecord, Cause> {
+        let missing = || cloudsync::Error::NoSuchPoint { name: point.to_string() };
+        Ok(self.snapshot.points().get(&point).ok_or_else(missing)?)
+    }
+}
+
+/// Returns a point of a vault as one of a pool would be listed.
+pub(crate) fn as_point(record: &PointRecord) -> Point {
+    Point {
+        id: record.id,
+        started: record.started,
+        finished: record.finished,
+        host: record.host.clone(),
+        group: record.group.clone(),
+        source: record.source.clone(),
+        workload: record.workload.clone(),
+        // Only the manifest knows these two.
+        paths: Vec::new(),
+        root: ChunkId([0; 32]),
+        files: record.files,
+        bytes: record.bytes,
+        bytes_stored: record.bytes_stored,
+        problem_count: record.problems,
+        notes: Notes::default(),
+    }
+}
