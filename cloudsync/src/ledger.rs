@@ -60,7 +60,11 @@ impl Ledger {
     /// Opens the ledger of a realm, making it if it is not there. One that is damaged, of another realm or of
     /// another version is made anew.
     pub fn open(path: &Path, realm: RealmId) -> Result<Self> {
-        match Self::open_sound(path, realm) {
+        let sound = match Database::is_distrusted(path) {
+            true => Ok(None),
+            false => Self::open_sound(path, realm),
+        };
+        match sound {
             Ok(Some(ledger)) => return Ok(ledger),
             Ok(None) => {}
             Err(
@@ -69,16 +73,7 @@ impl Ledger {
             ) => tracing::warn!(ledger = %path.display(), "the ledger is made anew"),
             Err(error) => return Err(error.into()),
         }
-        for suffix in ["", "-wal", "-shm"] {
-            let mut file = path.as_os_str().to_owned();
-            file.push(suffix);
-            match std::fs::remove_file(&file) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", Path::new(&file))(cause));
-                }
-                _ => {}
-            }
-        }
+        Database::remove(path)?;
         let ledger = Self::open_sound(path, realm)?;
         ledger.ok_or(Error::Interrupted { stage: "making the ledger" })
     }

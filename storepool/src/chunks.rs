@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
-use crate::index::{IndexLookup, PackNo};
+use crate::index::{IndexLookup, PackNo, PackRow};
 use crate::pack::frame::{FrameCodec, verify_chunks};
 use crate::pack::reader::PackReader;
 use crate::pool::{Found, Session};
@@ -139,7 +139,7 @@ type CachedFrame = ((PackNo, u32), Arc<[u8]>);
 impl PoolReader<'_> {
     /// Finds a chunk in any pack that is there.
     pub fn find(&self, id: ChunkId) -> Result<Option<Found>> {
-        self.session.pool().find(&self.lookup, &id, |_| true)
+        self.session.pool().find_needed(&self.lookup, &id, |_| true)
     }
 
     fn fetch_found(&self, found: &Found, id: ChunkId, kind: ChunkKind) -> Result<Vec<u8>> {
@@ -179,8 +179,8 @@ impl ChunkFetch for PoolReader<'_> {
         let mut failure = Error::ChunkMissing { chunk: id };
         // Usually one round; a damaged copy is passed over in the next.
         loop {
-            let found =
-                self.session.pool().find(&self.lookup, &id, |row| !tried.contains(&row.no))?;
+            let untried = |row: &PackRow| !tried.contains(&row.no);
+            let found = self.session.pool().find_needed(&self.lookup, &id, untried)?;
             let Some(found) = found else { return Err(failure) };
             match self.fetch_found(&found, id, kind) {
                 Ok(bytes) => return Ok(bytes),

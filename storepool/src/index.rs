@@ -43,11 +43,11 @@ pub struct Place {
 }
 
 impl Place {
-    fn to_row(self) -> i64 {
+    pub(crate) fn to_row(self) -> i64 {
         self.pack.0 * CHUNKS_LIMIT as i64 + i64::from(self.ordinal)
     }
 
-    fn from_row(row: i64) -> Self {
+    pub(crate) fn from_row(row: i64) -> Self {
         let limit = CHUNKS_LIMIT as i64;
         Self { pack: PackNo(row.div_euclid(limit)), ordinal: row.rem_euclid(limit) as u32 }
     }

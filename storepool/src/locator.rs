@@ -79,13 +79,20 @@ impl<'a> Locator<'a> {
         let prefixes: Vec<_> = wanted.iter().map(|chunk| chunk.id.prefix()).collect();
         let mut candidates = Vec::with_capacity(wanted.len());
         let rows = self.pool.known_chunks();
-        self.lookup.candidates_of_all(&prefixes, rows, &mut candidates)?;
+        match self.lookup.candidates_of_all(&prefixes, rows, &mut candidates) {
+            // The packs themselves are asked below.
+            Err(Error::Index { corrupt: true, .. }) => candidates.clear(),
+            asked => asked?,
+        }
         drop(prefixes);
         candidates.sort_unstable();
         let mut best: Vec<Option<(Standing, Place)>> = vec![None; wanted.len()];
         let mut others = Vec::new();
         for group in candidates.chunk_by(|one, other| one.0.pack == other.0.pack) {
             self.confirm(wanted, group, &mut best, &mut others)?;
+        }
+        if best.iter().any(Option::is_none) {
+            self.look_into_packs(wanted, &mut best, &mut others)?;
         }
         if let Some(known) = &mut self.others {
             let chosen = |index: u32| best[index as usize].expect("it has several places").1;
@@ -99,7 +106,9 @@ impl<'a> Locator<'a> {
         let mut codec = FrameCodec::new(self.pool.options().compression_level)?;
         let mut stored = Vec::new();
         let mut tried = Vec::new();
-        while let Some(found) = self.pool.find(&self.lookup, &id, |row| !tried.contains(&row.no))? {
+        while let Some(found) =
+            self.pool.find_needed(&self.lookup, &id, |row| !tried.contains(&row.no))?
+        {
             tried.push(found.place.pack);
             let start = found.slot.offset as usize;
             if let Ok(frame) = found.pack.read_frame(found.slot.frame, &mut stored, &mut codec) {
@@ -110,6 +119,31 @@ impl<'a> Locator<'a> {
             }
         }
         Err(Error::ChunkMissing { chunk: id })
+    }
+
+    // What the index does not know, or says wrongly.
+    fn look_into_packs(
+        &mut self,
+        wanted: &[ChunkRef],
+        best: &mut [Option<(Standing, Place)>],
+        others: &mut Vec<(u32, Place)>,
+    ) -> Result<()> {
+        let tables = self.pool.tables()?;
+        let mut candidates: Vec<_> = (0u32..)
+            .zip(wanted)
+            .filter(|(index, _)| best[*index as usize].is_none())
+            .flat_map(|(index, chunk)| {
+                tables.candidates(&chunk.id).map(move |place| (place, index))
+            })
+            .collect();
+        candidates.sort_unstable();
+        for group in candidates.chunk_by(|one, other| one.0.pack == other.0.pack) {
+            self.confirm(wanted, group, best, others)?;
+        }
+        if candidates.iter().any(|(_, index)| best[*index as usize].is_some()) {
+            self.pool.distrust_index();
+        }
+        Ok(())
     }
 
     fn confirm(

@@ -4,6 +4,7 @@
 //! ([`reconcile`]), so no command has to be run after a crash.
 
 pub(crate) mod reconcile;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ pub struct Pool {
     locks: Locks,
     packs: RwLock<HashMap<PackNo, PackRow>>,
     open_packs: Mutex<PackCache>,
+    // What stands in for an index that does not know a chunk.
+    tables: Mutex<Option<Arc<tables::Tables>>>,
     rebuilt: bool,
     _lock: HeldLock,
 }
@@ -278,6 +281,7 @@ impl Pool {
             locks,
             packs: RwLock::default(),
             open_packs: Mutex::default(),
+            tables: Mutex::default(),
             rebuilt,
             _lock: lock,
         };
@@ -551,6 +555,16 @@ impl Pool {
     ) -> Result<Option<Found>> {
         let mut places = Vec::new();
         lookup.candidates(id, &mut places)?;
+        self.confirm(places, id, usable)
+    }
+
+    // The first of these places that a table of contents confirms.
+    fn confirm(
+        &self,
+        places: Vec<Place>,
+        id: &ChunkId,
+        usable: impl Fn(&PackRow) -> bool,
+    ) -> Result<Option<Found>> {
         let mut condemned = None;
         for place in places {
             let Some(row) = self.pack_row(place.pack)? else { continue };
@@ -706,6 +720,17 @@ pub(crate) fn prepare_directory(disk: &dyn Disk, path: &Path) -> Result<()> {
 fn open_index(locks: &Locks, primary: &Path) -> Result<(HeldLock, Arc<Database>, bool)> {
     let path = primary.join(DATABASE_NAME);
     let exists = path.try_exists().map_err(Error::io("look for", &path))?;
+    if exists && Database::is_distrusted(&path) {
+        // As long as others have it open it serves: whatever it does not know is looked up in the packs.
+        match locks.take(POOL_LOCK, LockMode::Exclusive) {
+            Ok(lock) => {
+                Database::remove(&path)?;
+                return Ok((lock, open_sound(&path)?, true));
+            }
+            Err(Error::Busy { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
     if exists {
         match locks.take(POOL_LOCK, LockMode::Shared) {
             Ok(lock) => match open_sound(&path) {
@@ -725,7 +750,7 @@ fn open_index(locks: &Locks, primary: &Path) -> Result<(HeldLock, Arc<Database>,
         Err(Error::Index { corrupt: true, .. }) => {}
         Err(error) => return Err(error),
     }
-    remove_index(&path)?;
+    Database::remove(&path)?;
     Ok((lock, open_sound(&path)?, true))
 }
 
@@ -737,14 +762,14 @@ fn open_index_alone(
     let path = primary.join(DATABASE_NAME);
     let lock = locks.take(POOL_LOCK, LockMode::Exclusive)?;
     let exists = path.try_exists().map_err(Error::io("look for", &path))?;
-    if index == OldIndex::Use {
+    if index == OldIndex::Use && !Database::is_distrusted(&path) {
         match open_sound(&path) {
             Ok(database) => return Ok((lock, database, !exists)),
             Err(Error::Index { corrupt: true, .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    remove_index(&path)?;
+    Database::remove(&path)?;
     Ok((lock, open_sound(&path)?, true))
 }
 
@@ -754,25 +779,10 @@ fn open_sound(path: &Path) -> Result<Arc<Database>> {
     let index = Index::new(database.clone());
     index.packs()?;
     index.sessions()?;
+    index.is_suspect()?;
     index.lookup()?.candidates(&ChunkId([0; 32]), &mut Vec::new())?;
     Catalog::new(database.clone()).points()?;
     Ok(database)
-}
-
-/// Removes the index database and its companions.
-pub(crate) fn remove_index(path: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_os_string();
-        name.push(suffix);
-        let file = PathBuf::from(name);
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &file)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn number_directories(

@@ -25,6 +25,9 @@ const LEAST_ROOM: u64 = 64 << 10;
 /// SQLite before 3.51.3 can lose committed pages (the WAL-reset bug found in March 2026).
 const SQLITE_LEAST: i32 = 3_051_003;
 
+/// Ends the name of the empty file beside a database that was found damaged.
+const DISTRUST: &str = "-damaged";
+
 /// One step of a schema: the SQL that leads from the version before to this one.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
@@ -93,6 +96,32 @@ impl Database {
             }
             tx.pragma_update(None, "user_version", migrations.len())
         })
+    }
+
+    /// Says that the file is damaged, so that whoever opens it next makes it anew; only for databases that are caches. Best effort: what
+    /// cannot be noted now is found out again.
+    pub fn distrust(&self) {
+        distrust(&self.path);
+    }
+
+    /// Returns whether somebody found the database at `path` damaged.
+    pub fn is_distrusted(path: &Path) -> bool {
+        beside(path, DISTRUST).exists()
+    }
+
+    /// Removes the database at `path` with its companions; it may be missing.
+    pub fn remove(path: &Path) -> Result<()> {
+        // The note last: a removal that is cut off is done again.
+        for suffix in ["", "-wal", "-shm", DISTRUST] {
+            let file = beside(path, suffix);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &file)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Returns the path of the database file.
@@ -171,6 +200,18 @@ impl ReadConnection {
     }
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn distrust(path: &Path) {
+    if let Err(error) = std::fs::write(beside(path, DISTRUST), b"") {
+        tracing::debug!(%error, "the damaged database is found out again next time");
+    }
+}
+
 fn check_version() -> Result<()> {
     if rusqlite::version_number() < SQLITE_LEAST {
         return Err(Error::SqliteTooOld { version: rusqlite::version().to_string() });
@@ -214,11 +255,13 @@ fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => {
             Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
         }
-        code => Error::Index {
-            path: path.to_path_buf(),
-            detail: error.to_string(),
-            corrupt: !is_of_the_moment(code),
-        },
+        code => {
+            let corrupt = !is_of_the_moment(code);
+            if corrupt {
+                distrust(path);
+            }
+            Error::Index { path: path.to_path_buf(), detail: error.to_string(), corrupt }
+        }
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn mark(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Option<LiveChunks>> {
     let runtime = Handle::current();
-    let everything = all_metadata(snapshot, &points);
+    let everything = all_metadata(snapshot);
     let vault = VaultChunks::open(realm, snapshot, &everything, runtime.clone()).await?;
     let live = snapshot.objects().values().filter(|object| object.condemned.is_none());
     let marks = LiveChunks::for_vault(live.map(|object| object.record.size).sum());
@@ -125,39 +125,13 @@ fn hole<T>(error: Error) -> Result<Option<T>> {
 }
 
 // One record that needs every metadata pack, and the indexes with their tables, that any of the points needs.
-fn all_metadata(snapshot: &Snapshot, points: &[PointRecord]) -> PointRecord {
-    let mut needs = Ordinals::default();
-    for (ordinal, object) in snapshot.objects() {
-        let wanted = matches!(object.record.kind, ObjectKind::Metadata | ObjectKind::Index);
-        if wanted && object.condemned.is_none() {
-            needs.insert(*ordinal);
-        }
-    }
-    let mut record = points.first().cloned().unwrap_or_else(empty_record);
-    record.needs = needs;
-    record
-}
-
-fn empty_record() -> PointRecord {
-    use storepool::clock::Timestamp;
-    PointRecord {
-        id: storepool::id::PointId([0; 32]),
-        started: Timestamp(0),
-        finished: Timestamp(0),
-        host: String::new(),
-        group: String::new(),
-        source: String::new(),
-        workload: String::new(),
-        files: 0,
-        bytes: 0,
-        bytes_stored: 0,
-        problems: 0,
-        keep_until: None,
-        on_demand: false,
-        tags: Vec::new(),
-        manifest: 0,
-        needs: Ordinals::default(),
-    }
+fn all_metadata(snapshot: &Snapshot) -> Ordinals {
+    let objects = snapshot.objects().iter();
+    let wanted = objects.filter(|(_, object)| {
+        matches!(object.record.kind, ObjectKind::Metadata | ObjectKind::Index)
+            && object.condemned.is_none()
+    });
+    wanted.map(|(ordinal, _)| *ordinal).collect()
 }
 
 // The pool first: what it has costs no request.

@@ -670,6 +670,10 @@ pub(super) mod tests {
             witnesses: vec![ForeignWitness { vault: VaultId([5; 16]), generation: 6, bits: 7 }],
             claim: Some((VaultId([8; 16]), "web1".parse().expect("a label"))),
             changes: Changes {
+                configuration: Some(ServerConfiguration {
+                    vault_name: "main".into(),
+                    text: "[pool]\n".into(),
+                }),
                 slots: Some(SlotSet {
                     revision: 9,
                     slots: vec![(SlotId([10; 16]), 11)],

@@ -610,6 +610,64 @@ mod tests {
         assert_eq!(state.live_object(object(1).hash), Some(3));
     }
 
+    /// Sealing is a function of the content, so a lost manifest can only come back as the same bytes.
+    #[test]
+    fn an_object_is_replaced_by_the_same_bytes_only_while_it_is_condemned() {
+        let replace = |copy, condemned: &[u64]| Changes {
+            objects_added: vec![ObjectRecord { copy, ..manifest(2) }],
+            moved: vec![Moved { from: 2, to: vec![3] }],
+            objects_condemned: ordinals(condemned),
+            ..Changes::default()
+        };
+
+        assert_eq!(refused(replace(1, &[])), "it adds an object that is there already");
+        assert_eq!(refused(replace(0, &[2])), "it uses the name of a condemned object again");
+        assert_eq!(refused(replace(2, &[2])), "it uses the name of a condemned object again");
+        let mut state = state();
+        state.change(G, &replace(1, &[2])).expect("replaced");
+
+        let hash = manifest(2).hash;
+        assert_eq!(state.live_object(hash), Some(3));
+        let point = &state.points()[&PointId([1; 32])];
+        assert_eq!(point.manifest, 3);
+        assert_eq!(point.needs.iter().collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(state.digest().objects, 3);
+        // And once more.
+        let again = Changes {
+            objects_added: vec![ObjectRecord { copy: 2, ..manifest(2) }],
+            moved: vec![Moved { from: 3, to: vec![4] }],
+            objects_condemned: ordinals(&[3]),
+            ..Changes::default()
+        };
+        state.change(G, &again).expect("replaced");
+        assert_eq!(state.live_object(hash), Some(4));
+        assert_eq!(state.next_copy(hash), 3);
+    }
+
+    #[test]
+    fn a_configuration_stays_until_another_one_is_stored() {
+        let keys = RealmKeys::new(
+            RealmId([1; 16]),
+            KeyRing::generate(&SeededEntropy::new(1), Timestamp(0), ""),
+        );
+        let configuration =
+            |text: &str| ServerConfiguration { vault_name: "main".into(), text: text.into() };
+        let store =
+            |text| Changes { configuration: Some(configuration(text)), ..Changes::default() };
+        let mut state = state();
+        assert_eq!(state.configuration(), None);
+
+        state.change(G, &store("one")).expect("stored");
+        state.change(G, &Changes::default()).expect("nothing");
+        assert_eq!(state.configuration(), Some(&configuration("one")));
+        state.change(G, &store("two")).expect("stored");
+
+        let sealed = state.seal(&keys).expect("sealed");
+        let opened = Snapshot::open(&keys, &sealed.object).expect("opened");
+        assert_eq!(opened.configuration(), Some(&configuration("two")));
+        assert!(!format!("{opened:?}").contains("two"), "it may hold secrets");
+    }
+
     #[test]
     fn points_need_objects_that_are_there() {
         let add = |point| Changes { points_added: vec![point], ..Changes::default() };

@@ -85,6 +85,7 @@ pub(super) fn check_packs(
                         expected.rows
                     );
                     report.add(DamagedObject::Index, "pool.db", detail);
+                    pool.distrust_index();
                 }
                 usable.push(row);
             }

@@ -403,7 +403,9 @@ impl<'a> Reach<'a> {
     fn rescue(&mut self, want: Want, kind: ChunkKind, detail: String) -> Result<()> {
         let mut tried = vec![want.place.pack];
         let lookup = self.pool.index().lookup()?;
-        while let Some(found) = self.pool.find(&lookup, &want.id, |row| !tried.contains(&row.no))? {
+        while let Some(found) =
+            self.pool.find_needed(&lookup, &want.id, |row| !tried.contains(&row.no))?
+        {
             tried.push(found.place.pack);
             let job = FrameJob {
                 pack: found.pack,
