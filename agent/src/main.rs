@@ -12,6 +12,7 @@ mod contents;
 mod drill;
 mod duration;
 mod error;
+mod healing;
 mod nearest;
 mod origin;
 mod place;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use cloudsync::recovery::{VaultChunks, read_manifest};
+use cloudsync::recovery::{VaultChunks, manifest_of};
 use cloudsync::vault::Ordinals;
 use cloudsync::vault::chain::Realm;
 use cloudsync::vault::commit::PointRecord;
@@ -104,20 +104,9 @@ impl Origin {
             OpenCopy::Pool(session) => Ok(session.pool().manifest(point)?),
             OpenCopy::Vault(vault) => {
                 let record = vault.record(point)?;
-                let (realm, snapshot) = (&vault.realm, &vault.snapshot);
-                match vault.engine.run(read_manifest(realm, snapshot, record)) {
-                    Ok(manifest) => Ok(manifest),
-                    // The packs have it, too.
-                    Err(error) => {
-                        let open = cloudsync::recovery::VaultPoint::open(
-                            realm,
-                            snapshot,
-                            point,
-                            vault.engine.handle().clone(),
-                        );
-                        vault.engine.run(open).map(|point| point.manifest).map_err(|_| error.into())
-                    }
-                }
+                let handle = vault.engine.handle().clone();
+                let manifest = manifest_of(&vault.realm, &vault.snapshot, record, handle);
+                Ok(vault.engine.run(manifest)?)
             }
         }
     }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudsync::check::{CheckOptions, CheckReport, check};
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
+use cloudsync::heal::{HealReport, VaultPatient, heal};
 use cloudsync::layout::Label;
 use cloudsync::ledger::Ledger;
 use cloudsync::store::access::{Access, Variables};
@@ -254,6 +256,35 @@ impl OwnVault {
         Ok(copied.unwrap_or_else(|| Err(storepool::Error::Interrupted.into()))?)
     }
 
+    /// Proves what the vault holds of this server. Nothing is changed.
+    pub(crate) fn check(
+        &self,
+        engine: &Engine,
+        options: &CheckOptions,
+        monitor: Arc<dyn Monitor>,
+    ) -> Result<CheckReport, Cause> {
+        let known = self.ledger.snapshot(self.realm.keys())?;
+        let now = engine.around().clock.now();
+        let (report, _) = engine.run(check(&self.realm, known, options, now, monitor))?;
+        Ok(report)
+    }
+
+    /// Replaces what is damaged in the vault, from the pool or from what is left of it.
+    pub(crate) fn heal(
+        &mut self,
+        engine: &Engine,
+        pool: &Arc<Pool>,
+        options: &CheckOptions,
+        monitor: Arc<dyn Monitor>,
+    ) -> Result<(CheckReport, HealReport), Cause> {
+        let session = Arc::new(pool.begin_session()?);
+        let around = engine.around();
+        let now = around.clock.now();
+        let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &*self.ledger);
+        let patient = VaultPatient { realm, anchor, ledger, session };
+        Ok(engine.run(heal(patient, options, &around, now, monitor))?)
+    }
+
     /// Returns the newest state of this server in the vault.
     pub(crate) fn state(&mut self, engine: &Engine) -> Result<Snapshot, Cause> {
         let snapshot = engine.run(cloudsync::sync::load_state(&self.realm, &self.ledger))?;
@@ -276,8 +307,12 @@ pub(crate) fn look_into(
     let credentials = Credentials::load(&config.credentials)?;
     let key = UnlockedKey::load(&files.key())?;
     let realm = engine.open(&credentials)?.unlock_with(&key)?;
-    let snapshot = engine.run(realm.load(None))?;
-    if let Ok(Some(anchor)) = Anchor::load(&files.anchor(), realm.keys())
+    let (snapshot, damage) = engine.run(realm.load_readable())?;
+    if let Some(damage) = damage {
+        assembly
+            .console
+            .warn(format!("{damage}; what was committed there and later cannot be seen"));
+    } else if let Ok(Some(anchor)) = Anchor::load(&files.anchor(), realm.keys())
         && let Err(error) = engine.run(realm.compare(&anchor, &snapshot))
     {
         assembly.console.warn(format!("{error}; what it shows is read all the same"));

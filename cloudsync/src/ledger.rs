@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use storepool::id::ChunkId;
 use storepool::pack::Toc;
 use storepool::sqlite::{Database, Migration};
 
@@ -34,8 +35,13 @@ pub(crate) struct ChunkName([u8; NAME_LENGTH]);
 impl ChunkName {
     /// Returns the name of a chunk.
     pub(crate) fn of(chunk: &VaultChunkId) -> Self {
+        Self::of_vault_id(&chunk.0)
+    }
+
+    /// Returns the name of a chunk from its entry in a vault pack's table.
+    pub(crate) fn of_vault_id(id: &ChunkId) -> Self {
         let mut name = [0; NAME_LENGTH];
-        name.copy_from_slice(&chunk.0.as_bytes()[..NAME_LENGTH]);
+        name.copy_from_slice(&id.as_bytes()[..NAME_LENGTH]);
         Self(name)
     }
 }
@@ -249,6 +255,16 @@ impl Ledger {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Returns the chunks that are known to be in this pack. Reads the whole table.
+    pub(crate) fn names(&self, pack: LedgerPack) -> Result<Vec<ChunkName>> {
+        let rows: Vec<Vec<u8>> = self.database.read(|tx| {
+            tx.prepare("SELECT name FROM chunk WHERE pack = ?")?
+                .query_map([pack.0], |row| row.get(0))?
+                .collect()
+        })?;
+        Ok(rows.into_iter().filter_map(|name| Some(ChunkName(name.try_into().ok()?))).collect())
     }
 
     /// Returns in which packs these chunks are, those that are nowhere left out.

@@ -11,9 +11,11 @@
 //! What the storage sees: labels of servers, number, padded sizes and times of objects. Not: names, contents,
 //! sizes of files, hashes of plaintext.
 
+pub mod check;
 pub mod crypto;
 pub mod error;
 pub mod forget;
+pub mod heal;
 pub mod layout;
 pub mod ledger;
 pub mod notes;

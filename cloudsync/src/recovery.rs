@@ -64,6 +64,22 @@ impl VaultPoint {
     }
 }
 
+/// Reads the manifest of a point from its object or, if that is lost, from the packs.
+pub async fn manifest_of(
+    realm: &Realm,
+    snapshot: &Snapshot,
+    point: &PointRecord,
+    runtime: Handle,
+) -> Result<Manifest> {
+    match read_manifest(realm, snapshot, point).await {
+        Err(error) if is_gap(&error) => {
+            let opened = VaultPoint::open(realm, snapshot, point.id, runtime).await;
+            opened.map(|point| point.manifest).map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
 // The manifest is in the packs, too. Blocks.
 fn manifest_chunk(chunks: &VaultChunks, point: PointId) -> storepool::Result<Manifest> {
     let bytes = chunks.reader()?.fetch(point.into(), ChunkKind::Manifest)?;

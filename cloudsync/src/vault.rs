@@ -11,6 +11,7 @@ pub mod credentials;
 mod fields;
 mod file;
 pub mod key_file;
+mod mend;
 pub mod pack;
 pub mod plain;
 pub mod snapshot;

@@ -7,10 +7,14 @@ use serde::Serialize;
 use storepool::check::{AffectedPoint, CheckOptions, CheckReport, check};
 
 use super::arguments;
+use super::check_vault::check_vault;
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::{count, counted, duration, size};
 use crate::error::{Attempt, Error, Outcome};
+
+/// What `--read-data` means without a number.
+pub(super) const READ_EVERYTHING: &str = "100%";
 
 /// Prove that every point can be restored
 ///
@@ -21,14 +25,19 @@ use crate::error::{Attempt, Error, Outcome};
 Examples:
   keepwell check
   keepwell check --read-data
-  keepwell check --read-data=5%        a share; within 20 days everything")]
+  keepwell check --read-data=5%        a share; within 20 days everything
+  keepwell check --vault               the second copy: that everything is there
+  keepwell check --vault --read-data   and that it is what it should be")]
 pub(super) struct Check {
     /// Read and compare the data too, of all packs or of so many percent
     #[arg(
         long, value_name = "PERCENT", num_args = 0..=1, require_equals = true,
-        default_missing_value = "100%", value_parser = arguments::percent
+        default_missing_value = READ_EVERYTHING, value_parser = arguments::percent
     )]
     read_data: Option<f64>,
+    /// Check the second copy in this vault, or the only one, instead of the pool
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    vault: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +82,9 @@ struct DamageMessage<'a> {
 
 impl Check {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(name) = &self.vault {
+            return check_vault(assembly, name, self.read_data);
+        }
         let pool = assembly.open_pool()?;
         let options = CheckOptions { read_data: self.read_data };
         let progress =

@@ -3,6 +3,7 @@
 mod arguments;
 mod backup;
 mod check;
+mod check_vault;
 mod completions;
 mod diff;
 mod dump;
@@ -19,6 +20,7 @@ mod prune;
 mod quickstart;
 mod recover;
 mod repair;
+mod repair_vault;
 mod restore;
 mod stats;
 mod sync;

@@ -139,7 +139,18 @@ impl Recover {
         })?;
         let passphrase = vaults::read_passphrase(file).attempt(attempt)?;
         let unlocked = vaults::unlock(&engine, &vault, &label, &passphrase).attempt(attempt)?;
-        let snapshot = engine.run(unlocked.realm.load(None)).attempt(attempt)?;
+        let loaded = engine.run(unlocked.realm.load_readable()).attempt(attempt)?;
+        let snapshot = match loaded {
+            (snapshot, None) => snapshot,
+            // Somebody who is to write must know everything.
+            (_, Some(damage)) if self.adopt => return Err(damage).attempt(attempt),
+            (snapshot, Some(damage)) => {
+                assembly
+                    .console
+                    .warn(format!("{damage}; what was committed there and later cannot be seen"));
+                snapshot
+            }
+        };
         if unlocked.is_retired(&snapshot) {
             assembly
                 .console

@@ -7,24 +7,29 @@ use clap::Args;
 use serde::Serialize;
 use storepool::check::AffectedPoint;
 use storepool::pool::World;
-use storepool::repair::{RepairOptions, RepairReport, repair};
+use storepool::repair::{RepairOptions, RepairReport, repair_from};
 
-use super::arguments;
 use super::check::{Affected, tell_affected};
+use super::repair_vault::repair_vault;
+use super::{arguments, check::READ_EVERYTHING};
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::{count, counted, duration, local, rfc3339};
 use crate::error::{Attempt, Error, Outcome};
+use crate::healing::ConfiguredVaults;
 
 /// Mend what can be mended, and say what cannot
 ///
 /// Reads every pack. What can be read of a damaged pack is copied to a new one, then the damaged file is moved aside; index, point files and markers are
-/// made anew from what is sound. Nothing that could still be read is ever deleted, and a point with holes stays.
+/// made anew from what is sound; what is lost here is fetched from the vaults. With --vault it is the other way round: what is damaged or missing in a
+/// vault is replaced from the pool. Nothing that could still be read is ever deleted, and a point with holes stays.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   keepwell repair -n
   keepwell repair --wait 10m
+  keepwell repair --vault              puts again what the vault has lost
+  keepwell repair --vault --read-data  the same, after reading everything there
   keepwell repair --recover-points     brings back points of which only the packs know")]
 pub(super) struct Repair {
     /// Show what is wrong and what would be done, but change nothing
@@ -39,6 +44,18 @@ pub(super) struct Repair {
     /// If the pool is in use, wait this long
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     wait: Option<Duration>,
+    /// Repair the second copy in this vault, or the only one, instead of the pool
+    #[arg(
+        long, value_name = "NAME", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", conflicts_with_all = ["dry_run", "recover_points", "rebuild_index", "wait"]
+    )]
+    vault: Option<String>,
+    /// With --vault: fetch and compare the data too, of all packs or of so many percent
+    #[arg(
+        long, value_name = "PERCENT", num_args = 0..=1, require_equals = true,
+        default_missing_value = READ_EVERYTHING, value_parser = arguments::percent, requires = "vault"
+    )]
+    read_data: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +93,11 @@ struct Found {
 
 impl Repair {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(name) = &self.vault {
+            return repair_vault(assembly, name, self.read_data);
+        }
         let config = assembly.config()?;
+        let vaults = ConfiguredVaults::new(assembly, &config);
         let options = RepairOptions {
             rebuild_index: self.rebuild_index,
             dry_run: self.dry_run,
@@ -85,10 +106,14 @@ impl Repair {
         let (report, elapsed) = assembly.wait_while_busy(self.wait, || {
             let pool = config.pool.options(assembly.holder());
             let progress = assembly.console.progress("packs");
-            let result = repair(&config.pool.paths, pool, World::system(), &options, &progress);
+            let (paths, world) = (&config.pool.paths, World::system());
+            let result = repair_from(paths, pool, world, &options, &vaults, &progress);
             let elapsed = progress.finish();
             Ok((result.attempt(|| "repair the pool".to_string())?, elapsed))
         })?;
+        for trouble in vaults.troubles() {
+            assembly.console.warn(format!("a vault could not help: {trouble}"));
+        }
         tell(&assembly.console, &report, elapsed);
         let damaged = !report.is_whole() || (self.dry_run && !report.packs_damaged.is_empty());
         Ok(if damaged { Outcome::Damage } else { Outcome::Done })
@@ -163,7 +188,7 @@ fn tell(console: &Console, report: &RepairReport, elapsed: Duration) {
         ));
     }
     if report.chunks_healed > 0 {
-        console.say(format!("{} healed", counted(report.chunks_healed, "chunk")));
+        console.say(format!("{} healed from the vault", counted(report.chunks_healed, "chunk")));
     }
     report.affected_points.iter().for_each(|point: &AffectedPoint| tell_affected(console, point));
     if !report.points_found.iter().all(|point| point.recovered) {

@@ -6,23 +6,25 @@ use std::time::Duration;
 use clap::Args;
 use cloudsync::sync::SyncReport;
 use serde::Serialize;
+use storepool::pool::Pool;
 
 use crate::assembly::Assembly;
+use crate::config::VaultConfig;
 use crate::console::Console;
 use crate::console::units::{counted, duration, size};
-use crate::error::{Attempt, Error, Outcome};
+use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
 
 /// Copy all points that the vault does not have to the vault
 ///
-/// Only what the vault lacks is uploaded, encrypted with a key that the passphrase opens. Interrupted, it goes on where it was.
+/// Without --vault to every vault of the configuration. Only what the vault lacks is uploaded, encrypted with a key that the passphrase opens. Interrupted, it goes on where it was.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   keepwell sync
   keepwell sync --vault main")]
 pub(super) struct Sync {
-    /// Which vault of the configuration
+    /// Which vault of the configuration (all)
     #[arg(long, value_name = "NAME")]
     vault: Option<String>,
 }
@@ -51,18 +53,50 @@ struct SkippedPoint {
 impl Sync {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let config = assembly.config()?;
-        let (name, vault) = vaults::choose(&config, self.vault.as_deref())?;
-        let attempt = || format!("copy to the vault \"{name}\"");
+        let chosen = match &self.vault {
+            None if config.vaults.len() > 1 => {
+                config.vaults.iter().map(|(name, vault)| (name.as_str(), vault)).collect()
+            }
+            name => vec![vaults::choose(&config, name.as_deref())?],
+        };
         let pool = assembly.open_configured(&config)?;
         let engine = Engine::start()?;
-        let mut own = OwnVault::open(assembly, &engine, name, vault).attempt(attempt)?;
-        let progress = Arc::new(assembly.console.progress("chunks"));
-        let copied = own.sync(&engine, &pool, progress.clone());
-        let elapsed = vaults::finish(progress);
-        let report = copied.attempt(attempt)?;
-        tell(&assembly.console, name, &report, elapsed);
-        Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+        let mut outcome = Outcome::Done;
+        let mut failure = None;
+        for (name, vault) in chosen {
+            // One vault that fails is no reason not to copy to the next.
+            match copy(assembly, &pool, &engine, name, vault) {
+                Ok(Outcome::Done) => {}
+                Ok(other) => outcome = other,
+                Err(error @ Error { cause: Cause::Pool(storepool::Error::Interrupted), .. }) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    if let Some(before) = failure.replace(error) {
+                        assembly.console.complain(&before);
+                    }
+                }
+            }
+        }
+        failure.map_or(Ok(outcome), Err)
     }
+}
+
+fn copy(
+    assembly: &Assembly,
+    pool: &Arc<Pool>,
+    engine: &Engine,
+    name: &str,
+    vault: &VaultConfig,
+) -> Result<Outcome, Error> {
+    let attempt = || format!("copy to the vault \"{name}\"");
+    let mut own = OwnVault::open(assembly, engine, name, vault).attempt(attempt)?;
+    let progress = Arc::new(assembly.console.progress("chunks"));
+    let copied = own.sync(engine, pool, progress.clone());
+    let elapsed = vaults::finish(progress);
+    let report = copied.attempt(attempt)?;
+    tell(&assembly.console, name, &report, elapsed);
+    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
 fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: Duration) {

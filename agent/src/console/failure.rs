@@ -55,7 +55,7 @@ pub(crate) fn usage(error: &clap::Error, variable: Option<String>) -> Failure {
 }
 
 // Libraries never put a source's text into their own, so each link of the chain is new.
-fn chain(cause: &Cause) -> String {
+pub(crate) fn chain(cause: &Cause) -> String {
     let mut text = cause.to_string();
     let mut source = std::error::Error::source(cause);
     while let Some(error) = source {

@@ -167,6 +167,11 @@ impl Console {
         ExitCode::from(code)
     }
 
+    /// Tells of a failure after which the command goes on.
+    pub(crate) fn complain(&self, error: &Error) {
+        self.fail(&failure::explain(error));
+    }
+
     /// Prints help, versions and complaints about the command line.
     pub(crate) fn usage(self, error: &clap::Error, cause: Option<String>) -> ExitCode {
         if error.use_stderr() {

@@ -180,6 +180,11 @@ impl VaultChunks {
         })
     }
 
+    /// Returns whether a chunk is in one of the packs.
+    pub fn has(&self, id: ChunkId) -> bool {
+        self.places(id).next().is_some()
+    }
+
     fn find(&self, id: ChunkId) -> storepool::Result<Placement> {
         self.places(id).next().ok_or(storepool::Error::ChunkMissing { chunk: id })
     }

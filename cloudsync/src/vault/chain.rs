@@ -106,6 +106,15 @@ impl Realm {
     /// those commits; from a current `base` a single request. The state is what the vault shows: whether it
     /// shows everything, only [`Realm::reconcile`] can tell.
     pub async fn load(&self, base: Option<Snapshot>) -> Result<Snapshot> {
+        self.load_before(base, Generation(u64::MAX)).await
+    }
+
+    /// Loads the newest state before the commit `end`.
+    pub(super) async fn load_before(
+        &self,
+        base: Option<Snapshot>,
+        end: Generation,
+    ) -> Result<Snapshot> {
         let mut look_ahead = base.is_none();
         let mut snapshot = match base {
             Some(snapshot) => snapshot,
@@ -114,7 +123,11 @@ impl Realm {
         let mut newest: Option<Commit> = None;
         loop {
             let next = snapshot.generation().next();
-            let listed = if look_ahead { self.listed_commits(next).await? } else { Vec::new() };
+            if next >= end {
+                break;
+            }
+            let mut listed = if look_ahead { self.listed_commits(next).await? } else { Vec::new() };
+            listed.retain(|(generation, _)| *generation < end);
             if listed.is_empty() {
                 // A list is only a hint; the end of the chain is where a read finds nothing.
                 match self.read_commit(next).await? {
@@ -176,7 +189,11 @@ impl Realm {
         Ok(Snapshot::genesis())
     }
 
-    async fn read_checkpoint(&self, generation: Generation, name: &ObjectName) -> Result<Snapshot> {
+    pub(super) async fn read_checkpoint(
+        &self,
+        generation: Generation,
+        name: &ObjectName,
+    ) -> Result<Snapshot> {
         let body = self.store.get(name, object_limit(ObjectKind::Checkpoint)).await?;
         let snapshot = Snapshot::open(&self.keys, &body.bytes)
             .map_err(|reason| Error::damaged(name, reason))?;
@@ -222,7 +239,7 @@ impl Realm {
         Ok((commit, body.modified))
     }
 
-    async fn read_commit(&self, generation: Generation) -> Result<Option<Bytes>> {
+    pub(super) async fn read_commit(&self, generation: Generation) -> Result<Option<Bytes>> {
         read_commit(self.store.clone(), self.id(), generation).await
     }
 

@@ -128,8 +128,12 @@ fn rows_that_are_missing_or_point_nowhere_are_told() {
     let report = check(&pool, &STRUCTURE, &SilentMonitor).unwrap();
 
     assert!(report.damages.iter().any(|damage| damage.what == DamagedObject::Index));
-    assert!(!report.affected_points.is_empty(), "{report:?}");
+    // The chunks themselves are found in their packs.
+    assert_eq!(report.affected_points, []);
     assert_eq!(report.stale_rows, 1);
+    drop(pool);
+    let pool = open_pool(&paths, test_world()).unwrap();
+    assert!(check(&pool, &STRUCTURE, &SilentMonitor).unwrap().is_sound());
 }
 
 #[test]

@@ -304,12 +304,10 @@ fn nothing_is_deleted_by_an_index_that_does_not_list_everything() {
     let before = pack_files(&paths);
     let pool = open_pool(&paths, test_world()).unwrap();
 
-    let error = prune(&pool, &ALL, &SilentMonitor).unwrap_err();
+    prune(&pool, &ALL, &SilentMonitor).unwrap();
 
-    assert!(error.is_damage(), "{error}");
     assert_eq!(pack_files(&paths), before);
     drop(pool);
-    std::fs::remove_file(paths[0].join("pool.db")).unwrap();
     let pool = open_pool(&paths, test_world()).unwrap();
     prune(&pool, &ALL, &SilentMonitor).unwrap();
     assert_eq!(read_point(&pool, point).unwrap(), content);

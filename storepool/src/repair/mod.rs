@@ -16,7 +16,7 @@ mod markers;
 mod packs;
 mod points;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,8 +49,12 @@ pub struct RepairOptions {
 
 /// Another place that may have chunks which the pool has lost.
 pub trait ChunkHealer {
-    /// Returns those of `chunks` that it has, as it has them: the caller compares each with its id.
-    fn fetch(&self, chunks: &[(ChunkId, ChunkKind)]) -> Result<Vec<(ChunkId, Vec<u8>)>>;
+    /// Gives those of `chunks` that it has to `take`, one by one, as it has them: whoever takes them compares each with its id.
+    fn fetch(
+        &self,
+        chunks: &[(ChunkId, ChunkKind)],
+        take: &mut dyn FnMut(ChunkId, Vec<u8>) -> Result<()>,
+    ) -> Result<()>;
 }
 
 /// Has no chunks.
@@ -58,8 +62,12 @@ pub trait ChunkHealer {
 pub struct NoHealer;
 
 impl ChunkHealer for NoHealer {
-    fn fetch(&self, _chunks: &[(ChunkId, ChunkKind)]) -> Result<Vec<(ChunkId, Vec<u8>)>> {
-        Ok(Vec::new())
+    fn fetch(
+        &self,
+        _chunks: &[(ChunkId, ChunkKind)],
+        _take: &mut dyn FnMut(ChunkId, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -178,6 +186,10 @@ fn heal(
         }
         let healed = if options.dry_run { 0 } else { fill(session, &holes, healer)? };
         report.chunks_healed += healed;
+        if healed > 0 && holes.iter().any(|(_, kind)| *kind == ChunkKind::Manifest) {
+            // A point file is made from its manifest, which may have come back just now.
+            report.point_files_mended += points::mend_files(session)?;
+        }
         if healed == 0 {
             monitor.event(Event::Stage("finding affected points"));
             monitor.event(Event::Counting("chunks"));
@@ -198,15 +210,14 @@ fn fill(
     let mut chunks = writer.chunk_writer()?;
     let mut healed = 0;
     for batch in holes.chunks(HEALED_TOGETHER) {
-        for (id, bytes) in healer.fetch(batch)? {
-            let wanted = batch.iter().find(|(wanted, _)| *wanted == id);
-            if let Some((id, kind)) = wanted
-                && ChunkId::of(*kind, &bytes) == *id
-            {
-                chunks.put_again(*id, *kind, &bytes)?;
+        let kinds: HashMap<ChunkId, ChunkKind> = batch.iter().copied().collect();
+        healer.fetch(batch, &mut |id, bytes| {
+            if let Some(kind) = kinds.get(&id).filter(|kind| ChunkId::of(**kind, &bytes) == id) {
+                chunks.put_again(id, *kind, &bytes)?;
                 healed += 1;
             }
-        }
+            Ok(())
+        })?;
     }
     chunks.finish()?;
     writer.flush()?;

@@ -113,9 +113,17 @@ fn what_can_be_read_of_a_damaged_pack_is_saved_and_the_lost_file_is_named() {
 struct Copies(HashMap<ChunkId, Vec<u8>>);
 
 impl ChunkHealer for Copies {
-    fn fetch(&self, chunks: &[(ChunkId, ChunkKind)]) -> Result<Vec<(ChunkId, Vec<u8>)>> {
-        let have = |id: &ChunkId| self.0.get(id).map(|bytes| (*id, bytes.clone()));
-        Ok(chunks.iter().filter_map(|(id, _)| have(id)).collect())
+    fn fetch(
+        &self,
+        chunks: &[(ChunkId, ChunkKind)],
+        take: &mut dyn FnMut(ChunkId, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        for (id, _) in chunks {
+            if let Some(bytes) = self.0.get(id) {
+                take(*id, bytes.clone())?;
+            }
+        }
+        Ok(())
     }
 }
 
