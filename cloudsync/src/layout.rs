@@ -296,6 +296,11 @@ pub fn checkpoint_prefix(realm: RealmId) -> String {
     format!("r/{realm}/h/")
 }
 
+/// Returns the prefix of all objects of this kind, where there are few enough for one list.
+pub fn content_prefix(realm: RealmId, kind: ObjectKind) -> String {
+    format!("r/{realm}/{}/", kind.folder())
+}
+
 /// Returns the 16 prefixes that together hold all objects of this kind, to be listed side by side.
 pub fn content_prefixes(realm: RealmId, kind: ObjectKind) -> impl Iterator<Item = String> {
     "0123456789abcdef".chars().map(move |digit| format!("r/{realm}/{}/{digit}/", kind.folder()))

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::crypto::container::{HEADER_LENGTH, Header};
 use crate::error::{Error, Result, StoreFault};
-use crate::layout::{ObjectHash, ObjectKind, ObjectName, content_prefixes};
+use crate::layout::{ObjectHash, ObjectKind, ObjectName, content_prefix, content_prefixes};
 use crate::store::ObjectMeta;
 use crate::vault::chain::Realm;
 use crate::vault::commit::{Changes, ObjectRecord};
@@ -17,6 +17,8 @@ use crate::vault::time::minus;
 
 /// Lists that are made side by side.
 const LISTS_AT_ONCE: usize = 8;
+/// Below so many objects one list of each kind is enough; from then on they are made side by side.
+const OBJECTS_FEW: usize = 4_000;
 /// Objects that a list did not show and that are looked at one by one.
 const LOOKS_MOST: usize = 256;
 
@@ -75,8 +77,9 @@ pub(super) async fn look(realm: &Realm, snapshot: &Snapshot) -> Result<Sighting>
         .map(|object| (object.record.hash, object.record.copy))
         .collect();
     let mut sighting = Sighting::default();
+    let few = snapshot.objects().len() < OBJECTS_FEW;
     for kind in ObjectKind::RECORDED {
-        for meta in list(realm, kind).await? {
+        for meta in list(realm, kind, few).await? {
             let Some(key) = meta.name.content_parts() else { continue };
             let known = unseen.get(&key).filter(|record| record.kind == kind).copied();
             match known {
@@ -109,8 +112,12 @@ pub(super) async fn look(realm: &Realm, snapshot: &Snapshot) -> Result<Sighting>
     Ok(sighting)
 }
 
-async fn list(realm: &Realm, kind: ObjectKind) -> Result<Vec<ObjectMeta>> {
-    let mut prefixes = content_prefixes(realm.id(), kind).collect::<Vec<_>>().into_iter();
+async fn list(realm: &Realm, kind: ObjectKind, few: bool) -> Result<Vec<ObjectMeta>> {
+    let prefixes: Vec<_> = match few {
+        true => vec![content_prefix(realm.id(), kind)],
+        false => content_prefixes(realm.id(), kind).collect(),
+    };
+    let mut prefixes = prefixes.into_iter();
     let mut lists = JoinSet::new();
     let mut found = Vec::new();
     loop {

@@ -324,6 +324,11 @@ impl<'a> Work<'a> {
         let name = record.name(realm.id());
         let put = put_proved(realm.store().as_ref(), &name, sealed.object.into());
         if let PutOutcome::Created(_) = self.copier.runtime.block_on(put)? {
+            // A store may say yes and keep nothing, or a part; the originals are given up for this copy.
+            let kept = self.copier.runtime.block_on(realm.store().head(&name))?;
+            if kept.size != record.size {
+                return Err(Error::damaged(&name, crate::error::SealError::Length));
+            }
             self.copied.packs_written += u64::from(kind != ObjectKind::Index);
             self.copied.bytes_written += record.size;
             self.copier.monitor.event(Event::Stored { bytes: record.size });

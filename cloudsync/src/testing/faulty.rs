@@ -22,6 +22,8 @@ pub enum Fault {
     LandLate,
     /// A read returns so many bytes too few, or a put keeps so many too few, without saying so.
     CutBody(usize),
+    /// A read returns so many bytes too few, without saying so. Other calls pass.
+    CutRead(usize),
     /// A put or delete answers that it was done, and was not. Other calls pass.
     Pretend,
     /// A list does not show the last so many objects that were put through this store.
@@ -101,7 +103,9 @@ fn disturb<T>(
 ) -> Result<T, StoreError> {
     match fault {
         None | Some(Fault::StaleList(_) | Fault::Pretend) => answer,
-        Some(Fault::CutBody(missing)) => answer.map(|body| cut(body, missing)),
+        Some(Fault::CutBody(missing) | Fault::CutRead(missing)) => {
+            answer.map(|body| cut(body, missing))
+        }
         Some(Fault::Refuse(fault)) => refused(action, object, fault),
         Some(Fault::LoseReply | Fault::LandLate) => refused(action, object, StoreFault::Timeout),
     }
@@ -134,7 +138,7 @@ impl ObjectStore for FaultyStore {
             Some(Fault::CutBody(missing)) => {
                 self.inner.put_new(name, body.slice(..body.len().saturating_sub(missing))).await
             }
-            None | Some(Fault::StaleList(_)) => {
+            None | Some(Fault::StaleList(_) | Fault::CutRead(_)) => {
                 let receipt = self.inner.put_new(name, body).await?;
                 self.state().recent.push(name.clone());
                 Ok(receipt)
@@ -184,7 +188,9 @@ impl ObjectStore for FaultyStore {
                 refused("delete", name.as_str(), StoreFault::Timeout)
             }
             Some(Fault::Pretend) => Ok(()),
-            None | Some(Fault::CutBody(_) | Fault::StaleList(_)) => self.inner.delete(name).await,
+            None | Some(Fault::CutBody(_) | Fault::CutRead(_) | Fault::StaleList(_)) => {
+                self.inner.delete(name).await
+            }
         }
     }
 }

@@ -90,7 +90,13 @@ impl Server {
     }
 
     pub(crate) async fn with_memory(memory: MemoryStore) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        // In memory where that is possible: nothing here is about power cuts, and syncs cost most of the time.
+        let shared = Path::new("/dev/shm");
+        let folder = match shared.is_dir() {
+            true => tempfile::tempdir_in(shared),
+            false => tempfile::tempdir(),
+        };
+        let folder = folder.expect("a folder");
         let memory = Arc::new(memory);
         let clock = Arc::new(ManualClock(Mutex::new(memory.now())));
         let world = World {

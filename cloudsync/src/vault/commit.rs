@@ -502,6 +502,7 @@ impl Commit {
         if let Some(slots) = &changes.slots {
             slots.put_labels(&mut fields);
         }
+        fields.list(0x8000, &changes.notes, |out, notes| notes.put(out));
         if let Some((vault, label)) = &self.claim {
             fields.field(0x8001, |out| {
                 out.extend_from_slice(vault.as_bytes());
@@ -530,7 +531,6 @@ impl Commit {
             moved.to.iter().for_each(|to| put_varint(out, *to));
         });
         fields.field(0x800b, |out| self.state.put(out));
-        fields.list(0x800c, &changes.notes, |out, notes| notes.put(out));
         fields.finish()
     }
 
@@ -565,6 +565,7 @@ impl Commit {
                     })?;
                 }
                 10 => labels = read_slot_labels(value)?,
+                0x8000 => changes.notes = read_list(value, 33, PointNotes::read)?,
                 0x8001 => claim = Some(read_claim(value)?),
                 0x8002 => {
                     let labels = std::mem::take(&mut labels);
@@ -592,7 +593,6 @@ impl Commit {
                     })?;
                 }
                 0x800b => state = Some(StateDigest::read(value)?),
-                0x800c => changes.notes = read_list(value, 33, PointNotes::read)?,
                 _ => return Ok(false),
             }
             Ok(true)
