@@ -9,6 +9,7 @@ use storepool::pool::{Pool, World};
 use crate::config::Config;
 use crate::console::Console;
 use crate::error::{Attempt, Cause, Error};
+use crate::journal::JobId;
 use crate::place::Place;
 use crate::process::host_name;
 
@@ -23,6 +24,8 @@ pub(crate) struct Assembly {
     pub(crate) console: Console,
     /// The command's name, for those who meet its locks.
     pub(crate) command: &'static str,
+    /// The job of the daemon that this command is, if it is one.
+    pub(crate) job: Option<JobId>,
 }
 
 impl Assembly {

@@ -4,16 +4,23 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::hooks::HookError;
 
 /// How a command ended that did what it could.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The later one is the worse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     /// Everything was done.
     Done,
     /// It was done, but something was skipped or failed for single items.
     Incomplete,
+    /// The pool's copy was made, but the vault is behind.
+    VaultBehind,
     /// Damage was found.
     Damage,
+    /// Something that was asked about is not well.
+    NotWell,
 }
 
 impl Outcome {
@@ -22,7 +29,9 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::Incomplete => 3,
+            Self::VaultBehind => 4,
             Self::Damage => 5,
+            Self::NotWell => 1,
         }
     }
 }
@@ -56,6 +65,47 @@ pub(crate) enum Cause {
     NotRegistered {
         /// Its name in the configuration.
         vault: String,
+    },
+    /// The configuration has no such group.
+    #[error("there is no [group.{group}] in {}", path.display())]
+    NoGroup {
+        /// The name.
+        group: String,
+        /// The configuration file.
+        path: PathBuf,
+        /// The group that was most likely meant.
+        nearest: Option<String>,
+    },
+    /// A hook of a group failed.
+    #[error("the hook \"{phase}\" of group \"{group}\" failed")]
+    Hook {
+        /// `before`, `after` or `on_error`.
+        phase: &'static str,
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        cause: Box<HookError>,
+    },
+    /// Sources of a group have no new point.
+    #[error("{failed} of {all} sources have no new point: {first}")]
+    Sources {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// The first, and why.
+        first: String,
+        /// The exit code that tells most about them.
+        code: u8,
+    },
+    /// Groups of the configuration failed.
+    #[error("{} of {all} groups failed: {names}", names.split(", ").count())]
+    Groups {
+        /// Their names, with commas.
+        names: String,
+        /// How many there are.
+        all: usize,
     },
     /// The configuration file says something that cannot be meant.
     #[error(transparent)]
@@ -110,6 +160,20 @@ pub(crate) enum Cause {
         #[source]
         cause: io::Error,
     },
+}
+
+impl Cause {
+    /// Returns what happened and why, each link of the chain once.
+    pub(crate) fn chain(&self) -> String {
+        // Libraries never put a source's text into their own, so each link is new.
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
 }
 
 impl From<cloudsync::Error> for Cause {

@@ -9,7 +9,6 @@ use storepool::repair::ChunkHealer;
 
 use crate::assembly::Assembly;
 use crate::config::Config;
-use crate::console::failure::chain;
 use crate::error::{Cause, Error};
 use crate::vaults::{self, Engine, VaultFiles};
 
@@ -43,7 +42,7 @@ impl<'a> ConfiguredVaults<'a> {
             let engine = match self.engine() {
                 Ok(engine) => engine,
                 Err(error) => {
-                    self.troubles.borrow_mut().push(chain(&error.cause));
+                    self.troubles.borrow_mut().push(error.cause.chain());
                     return Vec::new();
                 }
             };
@@ -60,7 +59,7 @@ impl<'a> ConfiguredVaults<'a> {
                         open.push((name.clone(), VaultHealer::new(realm, snapshot, handle)));
                     }
                     Err(cause) => {
-                        let trouble = format!("vault \"{name}\": {}", chain(&cause));
+                        let trouble = format!("vault \"{name}\": {}", cause.chain());
                         self.troubles.borrow_mut().push(trouble);
                     }
                 }

@@ -2,6 +2,7 @@
 //!
 //! `main` parses, prepares the process, runs one command and turns its outcome into an exit code. Libraries state facts; `console/` alone prints them.
 
+mod accounts;
 mod adoption;
 mod assembly;
 mod bandwidth;
@@ -13,15 +14,21 @@ mod drill;
 mod duration;
 mod error;
 mod healing;
+mod hooks;
+mod job;
+mod journal;
 mod nearest;
 mod origin;
 mod place;
 mod process;
+mod record;
 mod schedule;
 mod selection;
 mod signals;
 mod variables;
 mod vaults;
+mod worker;
+mod workload;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -50,6 +50,11 @@ impl Attention {
         *self.operation.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Asks the running operation to stop; without one the process ends at once.
+    pub(crate) fn stop(&self) {
+        self.take(SIGTERM);
+    }
+
     fn take(&self, signal: i32) {
         let operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (signal, operation) {

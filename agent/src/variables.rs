@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::nearest::nearest;
 
 const PREFIX: &str = "KEEPWELL_";
-/// Of tests and measurements; none of the program's business.
-const FOREIGN: [&str; 2] = ["KEEPWELL_TEST_", "KEEPWELL_BENCH_"];
+/// Of tests and measurements, and what hooks are told; none of the program's options.
+const FOREIGN: [&str; 3] = ["KEEPWELL_TEST_", "KEEPWELL_BENCH_", "KEEPWELL_HOOK_"];
 
 /// Gives every option of the command and of its subcommands its variable.
 pub(crate) fn assign(command: Command) -> Command {

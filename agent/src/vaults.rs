@@ -22,6 +22,7 @@ use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::{NewServer, Unlocked, Vault};
+use storepool::catalog::Point;
 use storepool::clock::Clock;
 use storepool::disk::{Disk, SystemDisk};
 use storepool::lock::{HeldLock, LockMode, Locks};
@@ -241,8 +242,20 @@ impl OwnVault {
         pool: &Arc<Pool>,
         monitor: Arc<dyn Monitor>,
     ) -> Result<SyncReport, Cause> {
+        self.sync_points(engine, pool, |_| true, monitor)
+    }
+
+    /// Copies the points that are `wanted` and that the vault does not have.
+    pub(crate) fn sync_points(
+        &mut self,
+        engine: &Engine,
+        pool: &Arc<Pool>,
+        wanted: impl Fn(&Point) -> bool,
+        monitor: Arc<dyn Monitor>,
+    ) -> Result<SyncReport, Cause> {
         let session = Arc::new(pool.begin_session()?);
-        let points = pool.points()?;
+        let mut points = pool.points()?;
+        points.retain(wanted);
         let (options, around) = (SyncOptions::default(), engine.around());
         let configuration = Some(ServerConfiguration {
             vault_name: self.name.clone(),

@@ -6,6 +6,7 @@ mod excludes;
 mod exit_codes;
 mod first_backup;
 mod full_disk;
+mod groups;
 mod harness;
 mod home;
 mod index_lost;

@@ -9,63 +9,76 @@ use storepool::backup::{BackupOptions, BackupReport, backup};
 use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::pool::Pool;
 
-use super::arguments;
+use super::{arguments, group_backup};
 use crate::assembly::Assembly;
+use crate::console::Console;
 use crate::console::units::{between, counted, duration, rfc3339, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::job::backup::BackupChoices;
 use crate::process::host_name;
 
-/// Make a recovery point of files and folders
+/// Make recovery points of groups, or of files and folders
 ///
-/// The first run reads everything; later ones compare with the last point of the same paths and read only what changed. A file that cannot be read,
-/// or changes each time it is read, is a recorded problem of the point (exit code 3); a path that is not there makes no point.
+/// Without a name, all groups of the configuration that are not paused make points of all their sources; then the points are copied to the vault, if
+/// that is how the group is configured (exit code 4 if only this fails). With --files, one point of these paths is made. The first run reads
+/// everything; later ones compare with the last point of the same source and read only what changed. A file that cannot be read, or changes each time
+/// it is read, is a recorded problem of the point (exit code 3); a source that is not there makes no point.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
+  keepwell backup
+  keepwell backup web db
   keepwell backup --files /srv
   keepwell backup --files /home /etc -e '*.tmp' -e '/var/cache/' --exclude-caches
   keepwell backup --files / -x --tag weekly")]
 pub(super) struct Backup {
+    /// Groups of the configuration; all if none is named
+    #[arg(value_name = "GROUP", conflicts_with_all = [
+        "files", "exclude", "iexclude", "exclude_file", "exclude_caches", "exclude_if_present",
+        "exclude_larger_than", "one_file_system", "host",
+    ])]
+    groups: Vec<String>,
     /// What to back up: one folder becomes the root of the point, several keep their absolute paths
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     files: Vec<PathBuf>,
     /// Look and compare, but store nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
     /// Leave out what this pattern matches, as in .gitignore
-    #[arg(long, short, value_name = "PATTERN")]
+    #[arg(requires = "files", long, short, value_name = "PATTERN")]
     exclude: Vec<String>,
     /// The same, without regard to upper and lower case
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(requires = "files", long, value_name = "PATTERN")]
     iexclude: Vec<String>,
     /// Read patterns from FILE, one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(requires = "files", long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
     /// Leave out the content of folders marked as caches (CACHEDIR.TAG)
-    #[arg(long)]
+    #[arg(requires = "files", long)]
     exclude_caches: bool,
     /// Leave out the content of folders that hold such a file (beginning with HEADER)
-    #[arg(long, value_name = "NAME[:HEADER]")]
+    #[arg(requires = "files", long, value_name = "NAME[:HEADER]")]
     exclude_if_present: Vec<String>,
     /// Leave out files larger than SIZE
-    #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
+    #[arg(requires = "files", long, value_name = "SIZE", value_parser = arguments::size)]
     exclude_larger_than: Option<u64>,
     /// Stay on the file system of each path
-    #[arg(long, short = 'x')]
+    #[arg(requires = "files", long, short = 'x')]
     one_file_system: bool,
     /// Attach a tag to the point
     #[arg(long, value_name = "TAG", value_parser = arguments::tag, value_delimiter = ',')]
     tag: Vec<String>,
     /// Record this name of the host instead of its own
-    #[arg(long, short = 'H', value_name = "NAME")]
+    #[arg(requires = "files", long, short = 'H', value_name = "NAME")]
     host: Option<String>,
     /// Read every file, even if it looks unchanged
     #[arg(long, short)]
     force: bool,
 }
 
+/// One new point, for programs.
 #[derive(Serialize)]
-struct Summary {
+pub(super) struct Summary {
     point: Option<String>,
     base: Option<String>,
     dry_run: bool,
@@ -90,6 +103,11 @@ struct Summary {
 
 impl Backup {
     pub(super) fn run(mut self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if self.files.is_empty() {
+            let choices =
+                BackupChoices { dry_run: self.dry_run, force: self.force, tags: self.tags() };
+            return group_backup::run(assembly, &self.groups, &choices);
+        }
         let pool = assembly.open_pool()?;
         let files = std::mem::take(&mut self.files);
         let named = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
@@ -151,23 +169,16 @@ fn read_patterns(file: &Path) -> Result<Vec<String>, Error> {
         .collect())
 }
 
-fn tell(
-    assembly: &Assembly,
-    options: &BackupOptions,
-    report: &BackupReport,
-    elapsed: std::time::Duration,
-) {
-    let console = &assembly.console;
-    let totals = &report.totals;
-    let seconds = between(report.started, report.finished).as_secs_f64();
-    console.message(
-        "summary",
-        &Summary {
+impl Summary {
+    pub(super) fn of(report: &BackupReport, host: &str, source: &str, dry_run: bool) -> Self {
+        let totals = &report.totals;
+        let seconds = between(report.started, report.finished).as_secs_f64();
+        Self {
             point: report.point.map(|point| point.to_string()),
             base: report.base.map(|base| base.to_string()),
-            dry_run: options.dry_run,
-            host: options.host.clone(),
-            source: options.source.clone(),
+            dry_run,
+            host: host.to_string(),
+            source: source.to_string(),
             started: rfc3339(report.started),
             finished: rfc3339(report.finished),
             duration_seconds: (seconds * 1000.0).round() / 1000.0,
@@ -183,8 +194,29 @@ fn tell(
             bytes_stored: totals.bytes_stored,
             chunks_new: totals.chunks_new,
             problem_count: report.problem_count,
-        },
-    );
+        }
+    }
+}
+
+fn tell(
+    assembly: &Assembly,
+    options: &BackupOptions,
+    report: &BackupReport,
+    elapsed: std::time::Duration,
+) {
+    let summary = Summary::of(report, &options.host, &options.source, options.dry_run);
+    assembly.console.message("summary", &summary);
+    tell_point(&assembly.console, &options.source, report, elapsed);
+}
+
+/// Tells people what became of one source.
+pub(super) fn tell_point(
+    console: &Console,
+    source: &str,
+    report: &BackupReport,
+    elapsed: std::time::Duration,
+) {
+    let totals = &report.totals;
     console.note(format!(
         "{}: {} new, {} changed, {} unchanged",
         counted(totals.files + totals.others, "file"),
@@ -201,7 +233,7 @@ fn tell(
         size(totals.bytes_new),
     ));
     match report.point {
-        Some(point) => console.note(format!("point {} of {}", point.short(), options.source)),
+        Some(point) => console.note(format!("point {} of {}", point.short(), source)),
         None => console.note("dry run: nothing was stored"),
     }
     if report.problem_count > 0 {

@@ -10,9 +10,9 @@ use storepool::catalog::{Point, choose};
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
-use super::arguments;
 use super::pin::pinned;
 use super::points::{Filter, tags_cell};
+use super::{arguments, configured_forget};
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::table::{Align, Table};
@@ -21,6 +21,7 @@ use crate::error::{Attempt, Cause, Error, Outcome};
 
 /// Remove points by name or by policy
 ///
+/// Without a word, the points of each group are thinned out as its retention in the configuration says.
 /// With --keep-* options each series (host, group, source) is thinned out by itself: of each period that a policy names, the newest point stays.
 /// The newest point of a series and pinned points always stay. Forgetting is quick; the space comes back with "keepwell prune".
 #[derive(Args, Debug)]
@@ -156,6 +157,12 @@ struct Decision {
 
 impl Forget {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if self.points.is_empty() && self.keep.policy().is_empty() {
+            let config = assembly.config()?;
+            if config.groups.values().any(|group| group.retention.is_some()) {
+                return configured_forget::run(assembly, self.dry_run);
+            }
+        }
         let pool = assembly.open_pool()?;
         let all = pool.points().attempt(|| "list the points".to_string())?;
         let now = pool.world().clock.now();

@@ -1,16 +1,23 @@
 //! The command line: one file per command, each with its arguments and what it runs.
 
+mod alerts;
 mod arguments;
 mod backup;
 mod check;
 mod check_vault;
 mod completions;
+mod config;
+mod configured_forget;
 mod diff;
 mod dump;
 mod entry;
 mod find;
 mod forget;
+mod group;
+mod group_backup;
+mod group_sync;
 mod init;
+mod jobs;
 mod ls;
 mod man;
 mod pin;
@@ -37,9 +44,11 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::assembly::Assembly;
 use crate::console::{Console, Form};
 use crate::error::{Error, Outcome};
+use crate::journal::JobId;
 use crate::place::{Place, Surroundings};
+use crate::record::recorded;
 use crate::signals::Attention;
-use crate::{process, variables};
+use crate::{process, variables, worker};
 
 /// Widest text of a help page; longer lines are hard to read.
 const HELP_COLUMNS: usize = 100;
@@ -90,6 +99,9 @@ struct Global {
     /// Tell more; repeat for still more
     #[arg(long, short, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// Run as this job of the daemon
+    #[arg(long, global = true, hide = true, value_name = "ID")]
+    job: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +125,10 @@ enum Command {
     Vault(vault::Vault),
     Sync(sync::Sync),
     Recover(recover::Recover),
+    Jobs(jobs::Jobs),
+    Alerts(alerts::Alerts),
+    Group(group::Group),
+    Config(config::Config),
     Tag(tag::Tag),
     Pin(pin::Pin),
     Completions(completions::Completions),
@@ -146,12 +162,15 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
-    let Global { home, config, .. } = cli.global;
+    let Global { home, config, job, .. } = cli.global;
     let assembly = |command| {
         Place::choose(home.as_deref(), config.as_deref(), &Surroundings::of_process())
-            .map(|place| Assembly { place, console: console.clone(), command })
+            .map(|place| Assembly { place, console: console.clone(), command, job: job.map(JobId) })
             .ok_or_else(|| Error::usage("there is no home folder: name a place with --home DIR"))
     };
+    if job.is_some() {
+        worker::prepare(&assembly("job")?.config()?.daemon, console.attention());
+    }
     match cli.command {
         Command::Quickstart(args) => args.run(&assembly("quickstart")?),
         Command::Vault(args) => args.run(&assembly("vault")?),
@@ -166,11 +185,21 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Diff(args) => args.run(&assembly("diff")?),
         Command::Dump(args) => args.run(&assembly("dump")?),
         Command::Forget(args) => args.run(&assembly("forget")?),
-        Command::Prune(args) => args.run(&assembly("prune")?),
-        Command::Check(args) => args.run(&assembly("check")?),
+        Command::Prune(args) => {
+            let assembly = assembly("prune")?;
+            recorded(&assembly, "prune", || args.run(&assembly))
+        }
+        Command::Check(args) => {
+            let assembly = assembly("check")?;
+            recorded(&assembly, "check", || args.run(&assembly))
+        }
         Command::Repair(args) => args.run(&assembly("repair")?),
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),
+        Command::Jobs(args) => args.run(&assembly("jobs")?),
+        Command::Alerts(args) => args.run(&assembly("alerts")?),
+        Command::Group(args) => args.run(&assembly("group")?),
+        Command::Config(args) => args.run(&assembly("config")?),
         Command::Tag(args) => args.run(&assembly("tag")?),
         Command::Pin(args) => args.run(&assembly("pin")?),
         Command::Completions(args) => Ok(args.run(console, command())),

@@ -8,6 +8,7 @@ use cloudsync::sync::SyncReport;
 use serde::Serialize;
 use storepool::pool::Pool;
 
+use super::group_sync;
 use crate::assembly::Assembly;
 use crate::config::VaultConfig;
 use crate::console::Console;
@@ -22,8 +23,12 @@ use crate::vaults::{self, Engine, OwnVault};
 #[command(after_help = "\
 Examples:
   keepwell sync
+  keepwell sync web
   keepwell sync --vault main")]
 pub(super) struct Sync {
+    /// Only the points of these groups, each to its vault
+    #[arg(value_name = "GROUP", conflicts_with = "vault")]
+    groups: Vec<String>,
     /// Which vault of the configuration (all)
     #[arg(long, value_name = "NAME")]
     vault: Option<String>,
@@ -53,6 +58,9 @@ struct SkippedPoint {
 impl Sync {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let config = assembly.config()?;
+        if !self.groups.is_empty() {
+            return group_sync::run(assembly, &config, &self.groups);
+        }
         let chosen = match &self.vault {
             None if config.vaults.len() > 1 => {
                 config.vaults.iter().map(|(name, vault)| (name.as_str(), vault)).collect()
@@ -99,7 +107,7 @@ fn copy(
     Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
-fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: Duration) {
+pub(super) fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: Duration) {
     let skipped = report.skipped.iter().map(|skipped| SkippedPoint {
         point: skipped.point.to_string(),
         reason: skipped.reason.clone(),

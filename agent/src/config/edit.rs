@@ -104,6 +104,86 @@ pub(crate) fn with_vault(text: &str, name: &str, credentials: &Path) -> Option<S
     Some(document.to_string())
 }
 
+/// One change of a group: `None` takes the key out. A key of two words, as in `retention.daily`, stands in a table of the group.
+pub(crate) type GroupChange = (&'static str, Option<Value>);
+
+/// Returns the text with `[group.NAME]` changed, or added if it is not there; comments survive. `None` if the text is no sound TOML.
+pub(crate) fn with_group(text: &str, name: &str, changes: &[GroupChange]) -> Option<String> {
+    let mut document: DocumentMut = text.parse().ok()?;
+    let known = document.get("group").and_then(|groups| groups.get(name)).is_some();
+    let comments = document.trailing().as_str().unwrap_or_default().trim_end().to_string();
+    if !known {
+        document.set_trailing("");
+    }
+    let groups = document.entry("group").or_insert_with(|| {
+        let mut table = Table::new();
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    let groups = groups.as_table_like_mut()?;
+    if !known {
+        let mut group = Table::new();
+        let above = if comments.is_empty() { "\n".to_string() } else { format!("{comments}\n\n") };
+        group.decor_mut().set_prefix(above);
+        groups.insert(name, Item::Table(group));
+    }
+    let group = groups.get_mut(name)?.as_table_like_mut()?;
+    for (key, value) in changes {
+        match key.split_once('.') {
+            None => set(group, key, value.clone()),
+            Some((table, key)) => {
+                let empty = || toml_edit::value(toml_edit::InlineTable::new());
+                let inner = group.entry(table).or_insert_with(empty).as_table_like_mut()?;
+                set(inner, key, value.clone());
+                if inner.is_empty() {
+                    group.remove(table);
+                } else if let Some(inline) =
+                    group.get_mut(table).and_then(Item::as_inline_table_mut)
+                {
+                    // Otherwise the space before the brace ends up before the next comma.
+                    inline.fmt();
+                }
+            }
+        }
+    }
+    Some(document.to_string())
+}
+
+fn set(table: &mut dyn toml_edit::TableLike, key: &str, value: Option<Value>) {
+    let Some(mut value) = value else {
+        table.remove(key);
+        return;
+    };
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        // What stands beside the old value, a comment for instance, stays.
+        Some(old) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        None => {
+            table.insert(key, Item::Value(value));
+        }
+    }
+}
+
+/// Returns the text without `[group.NAME]`; comments elsewhere survive. `None` if the text is no sound TOML or has no such group.
+pub(crate) fn without_group(text: &str, name: &str) -> Option<String> {
+    let mut document: DocumentMut = text.parse().ok()?;
+    let groups = document.get_mut("group")?.as_table_like_mut()?;
+    let group = groups.remove(name)?;
+    if groups.is_empty() {
+        document.remove("group");
+    }
+    // What stands right above the group goes with it; what a blank line parts from it is about something else.
+    let above = group.as_table().and_then(|table| table.decor().prefix()?.as_str());
+    let apart = above.and_then(|above| above.rsplit_once("\n\n")).map_or("", |(apart, _)| apart);
+    if !apart.trim().is_empty() {
+        let trailing = document.trailing().as_str().unwrap_or_default().to_string();
+        document.set_trailing(format!("{apart}\n{trailing}"));
+    }
+    Some(document.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Config, ConfigError, PoolConfig};
@@ -168,5 +248,59 @@ mod tests {
         assert_eq!(two, "# mine\n[pool] # the pool\npaths = [\"a\", \"/mnt/b\"] # one\n");
         assert!(three.contains("\"c\"]"), "{three}");
         assert!(one.contains("# mine") && one.contains("# one") && !one.contains("\"a\""));
+    }
+
+    const GROUPS: &str = "\
+# mine
+[pool]
+paths = [\"p\"]
+
+# the web server
+[group.web] # important
+sources = [{ files = [\"/srv\"] }]
+schedule = \"15m\" # often
+
+# the rest
+[group.rest]
+sources = [{ files = [\"/\"] }]
+# the end
+";
+
+    #[test]
+    fn a_group_is_added_changed_and_removed_and_comments_survive() {
+        let files = |path: &str| {
+            let mut source = toml_edit::InlineTable::new();
+            source.insert("files", Value::from_iter([path]));
+            Some(Value::from_iter([source]))
+        };
+
+        let changes = [
+            ("schedule", Some("daily 02:00".into())),
+            ("retention.daily", Some(7.into())),
+            ("retention.weekly", Some(4.into())),
+        ];
+        let changed = with_group(GROUPS, "web", &changes).unwrap();
+        let added = with_group(&changed, "db", &[("sources", files("/var"))]).unwrap();
+        let removed = without_group(&added, "rest").unwrap();
+        let unset = with_group(
+            &removed,
+            "web",
+            &[("retention.daily", None), ("retention.weekly", None), ("schedule", None)],
+        );
+
+        assert!(changed.contains("schedule = \"daily 02:00\" # often"), "{changed}");
+        assert!(changed.contains("retention = { daily = 7, weekly = 4 }"), "{changed}");
+        assert_eq!(parse(&added).unwrap().groups.len(), 3);
+        assert!(
+            added.ends_with("# the end\n\n[group.db]\nsources = [{ files = [\"/var\"] }]\n"),
+            "{added}"
+        );
+        for comment in ["# mine", "# the web server", "# important", "# often"] {
+            assert!(removed.contains(comment), "{comment}: {removed}");
+        }
+        assert_eq!(parse(&removed).unwrap().groups.keys().collect::<Vec<_>>(), ["db", "web"]);
+        let unset = unset.unwrap();
+        assert!(!unset.contains("retention") && !unset.contains("schedule"), "{unset}");
+        assert_eq!(without_group(GROUPS, "nothing"), None);
     }
 }

@@ -6,6 +6,7 @@
 mod alerts;
 mod daemon;
 mod edit;
+mod effective;
 mod group;
 mod maintenance;
 mod pool;
@@ -28,7 +29,10 @@ pub(crate) use alerts::{
     AlertLevel, AlertsConfig, MailConfig, MailSecurity, Secret, WebhookConfig,
 };
 pub(crate) use daemon::{DaemonConfig, IoClass};
-pub(crate) use edit::{new_file, read, with_pool_path, with_vault, write};
+pub(crate) use edit::{
+    GroupChange, new_file, read, with_group, with_pool_path, with_vault, without_group, write,
+};
+pub(crate) use effective::{effective, retention_text};
 pub(crate) use group::{
     FilesConfig, GroupConfig, HookCommand, HooksConfig, SourceConfig, SyncWhen,
 };

@@ -29,7 +29,7 @@ pub(crate) struct Failure {
 
 /// Returns what to tell about an error.
 pub(crate) fn explain(error: &Error) -> Failure {
-    let reason = chain(&error.cause);
+    let reason = error.cause.chain();
     let message = match error.attempt.as_str() {
         "" => reason,
         attempt => format!("cannot {attempt}: {reason}"),
@@ -54,15 +54,9 @@ pub(crate) fn usage(error: &clap::Error, variable: Option<String>) -> Failure {
     Failure { code: USAGE, message, hint: None }
 }
 
-// Libraries never put a source's text into their own, so each link of the chain is new.
-pub(crate) fn chain(cause: &Cause) -> String {
-    let mut text = cause.to_string();
-    let mut source = std::error::Error::source(cause);
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
+/// Returns the exit code of a cause.
+pub(crate) fn code(cause: &Cause) -> u8 {
+    advise(cause).0
 }
 
 fn advise(cause: &Cause) -> (u8, Option<String>) {
@@ -79,6 +73,21 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
                 "run \"keepwell vault register --credentials FILE\", or \"keepwell recover\" to get points back",
             ),
         ),
+        Cause::NoGroup { nearest, .. } => {
+            let near = nearest.as_ref().map(|near| format!("did you mean \"{near}\"?"));
+            (USAGE, near.or_else(|| hint("run \"keepwell group list\" to see all groups")))
+        }
+        Cause::Hook { phase: "before", .. } => (
+            FAILED,
+            hint(
+                "nothing was read and there is no new point; mend the command and run the backup again",
+            ),
+        ),
+        Cause::Hook { .. } => {
+            (FAILED, hint("the points are sound; see what the command left undone"))
+        }
+        Cause::Groups { .. } => (FAILED, None),
+        Cause::Sources { code, .. } => (*code, None),
         Cause::Configuration(error) => {
             let hint = error.nearest().map(|nearest| format!("did you mean \"{nearest}\"?"));
             (USAGE, hint.or_else(|| error.known()))

@@ -120,6 +120,16 @@ impl Console {
         self.screen.is_gone()
     }
 
+    /// Returns what listens to signals for this command.
+    pub(crate) fn attention(&self) -> &Attention {
+        &self.attention
+    }
+
+    /// Returns whether somebody asked the running operation to stop.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.attention.cancellation().is_cancelled()
+    }
+
     /// Begins to show the progress of an operation that works on `noun` ("files", "packs").
     pub(crate) fn progress(&self, noun: &'static str) -> Progress {
         Progress::begin(self, noun, self.is_json())

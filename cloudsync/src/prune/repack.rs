@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
                 if live.next_if_eq(&number).is_none() || self.is_placed(ordinal, &chunk) {
                     continue;
                 }
-                match self.from_pool(&chunk) {
+                match self.fetch_from_pool(&chunk) {
                     Some(bytes) => {
                         self.copied.chunks_from_pool += 1;
                         self.take(ordinal, record.kind, &chunk, &bytes)?;
@@ -243,7 +243,7 @@ impl<'a> Work<'a> {
             .map_err(|reason| Error::damaged(&name, reason))
     }
 
-    fn from_pool(&self, chunk: &ChunkEntry) -> Option<Vec<u8>> {
+    fn fetch_from_pool(&self, chunk: &ChunkEntry) -> Option<Vec<u8>> {
         let id = self.in_pool.get(&VaultChunkId(chunk.id))?;
         self.reader.as_ref()?.fetch(*id, chunk.kind).ok()
     }

@@ -13,7 +13,6 @@ use crate::crypto::container::object_limit;
 use crate::error::{Error, Result, StoreFault};
 use crate::layout::{ObjectHash, ObjectKind, ObjectName, content_prefixes};
 use crate::ledger::Ledger;
-use crate::recovery::is_gap;
 use crate::sync::batch::{Batch, PackPlace, PutPack};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;

@@ -207,6 +207,7 @@ impl Server {
         let source = SyncSource {
             session: Arc::new(self.pool.begin_session()?),
             points: self.pool.points()?,
+            configuration: None,
         };
         let options = SyncOptions { pack_length: PACK_LENGTH, uploads: 3 };
         let monitor = Arc::new(SilentMonitor);

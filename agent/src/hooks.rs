@@ -1,0 +1,278 @@
+//! Commands that an administrator has run around a backup, and for alerts: with a time-out, perhaps as another user, and with a documented environment.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::accounts;
+use crate::config::HookCommand;
+
+/// Only the end of what a command says is kept: the reason stands there.
+const OUTPUT_KEPT: usize = 4096;
+/// After the time-out a command is asked to end; after this it is ended.
+const GRACE: Duration = Duration::from_secs(3);
+/// The environment a command gets besides its own variables: nothing of the agent's, which may hold secrets.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command, ready to be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Hook {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Longest time.
+    pub(crate) timeout: Duration,
+    /// Who runs it; `None`: this user.
+    pub(crate) user: Option<String>,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HookError {
+    /// There is no such user.
+    #[error("there is no user \"{user}\"")]
+    NoUser {
+        /// The name.
+        user: String,
+    },
+    /// It could not be started.
+    #[error("cannot start \"{program}\"")]
+    Start {
+        /// The program.
+        program: String,
+        /// The system's answer.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// It ended with an exit code.
+    #[error("it ended with exit code {code}{}", said(output))]
+    Failed {
+        /// The code.
+        code: i32,
+        /// The end of what it said.
+        output: String,
+    },
+    /// A signal ended it.
+    #[error("signal {signal} ended it{}", said(output))]
+    Killed {
+        /// The signal.
+        signal: i32,
+        /// The end of what it said.
+        output: String,
+    },
+    /// It took too long and was ended.
+    #[error("it did not end within {}{}", crate::duration::text(*limit), said(output))]
+    TimedOut {
+        /// Its longest time.
+        limit: Duration,
+        /// The end of what it said.
+        output: String,
+    },
+}
+
+fn said(output: &str) -> String {
+    match output.trim() {
+        "" => String::new(),
+        text => format!(": {}", text.lines().last().unwrap_or_default()),
+    }
+}
+
+/// Returns program and arguments of a configured command.
+pub(crate) fn words(command: &HookCommand) -> Vec<String> {
+    match command {
+        HookCommand::Shell(text) => vec!["/bin/sh".into(), "-c".into(), text.clone()],
+        HookCommand::Program(words) => words.clone(),
+    }
+}
+
+impl Hook {
+    /// Runs the command to its end with these variables and nothing else of this process's, and with `input` on its standard input.
+    ///
+    /// # Errors
+    /// It could not be started, failed, or took too long; then its whole process group was ended.
+    pub(crate) fn run(&self, variables: &[(&str, String)], input: &str) -> Result<(), HookError> {
+        let mut child = self.start(variables)?;
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let readers = [
+            child.stdout.take().map(|stdout| Box::new(stdout) as Box<dyn Read + Send>),
+            child.stderr.take().map(|stderr| Box::new(stderr) as Box<dyn Read + Send>),
+        ];
+        let (ended, end) = channel();
+        for reader in readers.into_iter().flatten() {
+            let (tail, ended) = (tail.clone(), ended.clone());
+            // Not joined: a child of the command that lives on may hold the pipe open for ever.
+            std::thread::spawn(move || {
+                keep_tail(reader, &tail);
+                let _ = ended.send(());
+            });
+        }
+        if let Some(mut stdin) = child.stdin.take() {
+            let input = input.to_string();
+            // A command that does not read must not keep us.
+            std::thread::spawn(move || {
+                let _ = stdin.write_all(input.as_bytes());
+            });
+        }
+        let group = Pid::from_child(&child);
+        let (done, wait) = channel();
+        std::thread::spawn(move || {
+            let _ = done.send(child.wait());
+        });
+        let waited = wait.recv_timeout(self.timeout);
+        if matches!(waited, Err(RecvTimeoutError::Timeout)) {
+            // Gone already, if it fails.
+            let _ = kill_process_group(group, Signal::TERM);
+            if wait.recv_timeout(GRACE).is_err() {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        } else {
+            // What it said last may still be on its way.
+            for _ in 0..2 {
+                let _ = end.recv_timeout(Duration::from_millis(200));
+            }
+        }
+        let output = text_of(&tail);
+        match waited {
+            Ok(Ok(status)) => verdict(status, output),
+            Ok(Err(cause)) => Err(HookError::Start { program: self.program(), cause }),
+            Err(_) => Err(HookError::TimedOut { limit: self.timeout, output }),
+        }
+    }
+
+    fn program(&self) -> String {
+        self.command.first().cloned().unwrap_or_default()
+    }
+
+    fn start(&self, variables: &[(&str, String)]) -> Result<Child, HookError> {
+        let mut command = Command::new(self.program());
+        command
+            .args(self.command.iter().skip(1))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .current_dir("/")
+            // Of its own, so that everything it starts can be ended with it.
+            .process_group(0);
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        if let Some(name) = &self.user {
+            let user =
+                accounts::user(name).ok_or_else(|| HookError::NoUser { user: name.clone() })?;
+            command.uid(user.uid).gid(user.gid);
+            command.env("HOME", user.home).env("USER", user.name);
+        }
+        command.spawn().map_err(|cause| HookError::Start { program: self.program(), cause })
+    }
+}
+
+fn verdict(status: ExitStatus, output: String) -> Result<(), HookError> {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(HookError::Failed { code, output }),
+        (None, signal) => Err(HookError::Killed { signal: signal.unwrap_or_default(), output }),
+    }
+}
+
+fn keep_tail(mut reader: Box<dyn Read + Send>, tail: &Mutex<VecDeque<u8>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = reader.read(&mut buffer) {
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(&buffer[..length]);
+        let excess = tail.len().saturating_sub(OUTPUT_KEPT);
+        tail.drain(..excess);
+    }
+}
+
+fn text_of(tail: &Mutex<VecDeque<u8>>) -> String {
+    let bytes: Vec<u8> =
+        tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let text = String::from_utf8_lossy(&bytes);
+    text.chars().filter(|letter| !letter.is_control() || *letter == '\n').collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str, timeout: Duration) -> Hook {
+        let command = words(&HookCommand::Shell(text.to_string()));
+        Hook { command, timeout, user: None }
+    }
+
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_command_gets_its_variables_its_input_and_nothing_of_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("seen");
+        let hook = shell(&format!("env > {0}; cat >> {0}", file.display()), PATIENT);
+
+        hook.run(&[("KEEPWELL_HOOK_GROUP", "web".to_string())], "the input").unwrap();
+
+        let seen = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            seen.contains("KEEPWELL_HOOK_GROUP=web\n") && seen.ends_with("the input"),
+            "{seen}"
+        );
+        assert!(!seen.contains("CARGO"), "{seen}");
+    }
+
+    #[test]
+    fn a_failure_tells_code_and_last_words() {
+        let error = shell("echo one; echo no room >&2; exit 3", PATIENT).run(&[], "").unwrap_err();
+
+        assert_eq!(error.to_string(), "it ended with exit code 3: no room");
+        let error = shell("kill -9 $$", PATIENT).run(&[], "").unwrap_err();
+        assert_eq!(error.to_string(), "signal 9 ended it");
+        let hook = Hook { command: vec!["/nowhere/x".into()], timeout: PATIENT, user: None };
+        assert_eq!(hook.run(&[], "").unwrap_err().to_string(), "cannot start \"/nowhere/x\"");
+        let stranger = Hook { user: Some("nobody of this name".into()), ..shell("true", PATIENT) };
+        assert!(matches!(stranger.run(&[], ""), Err(HookError::NoUser { .. })));
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_with_all_it_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let text = format!("sleep 600 & echo $! > {}; echo waiting; wait", file.display());
+
+        let error = shell(&text, Duration::from_millis(300)).run(&[], "").unwrap_err();
+
+        assert!(matches!(error, HookError::TimedOut { .. }), "{error}");
+        assert!(error.to_string().contains("waiting"), "{error}");
+        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        while !gone() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_command_that_leaves_a_child_behind_is_not_waited_for_longer_than_itself() {
+        let hook = shell("sleep 600 & echo $!", PATIENT);
+
+        hook.run(&[], "").unwrap();
+    }
+
+    #[test]
+    fn a_long_output_is_cut_to_its_end() {
+        let text = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 1";
+
+        let error = shell(text, PATIENT).run(&[], "").unwrap_err();
+
+        let HookError::Failed { output, .. } = &error else { panic!("{error}") };
+        assert!(output.len() <= OUTPUT_KEPT && output.ends_with("line 2999\n"), "{error}");
+    }
+}
