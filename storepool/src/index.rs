@@ -168,9 +168,14 @@ impl Index {
         })
     }
 
-    /// Returns all packs.
+    /// Returns all packs, in the order of their numbers.
     pub fn packs(&self) -> Result<Vec<PackRow>> {
-        self.database.read(pack_rows)
+        let rows = self.database.read(pack_rows)?;
+        // SQLite follows the tree without comparing: a flipped bit may give two packs one number, and hide one of them.
+        if !rows.is_sorted_by(|one, next| one.no < next.no) {
+            return Err(self.database.damaged("packs are out of order"));
+        }
+        Ok(rows)
     }
 
     /// Returns one pack.

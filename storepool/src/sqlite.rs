@@ -104,6 +104,12 @@ impl Database {
         distrust(&self.path);
     }
 
+    /// Returns the error for contents that cannot be as they were written, and distrusts the file.
+    pub fn damaged(&self, detail: &str) -> Error {
+        distrust(&self.path);
+        Error::Index { path: self.path.clone(), detail: detail.to_string(), corrupt: true }
+    }
+
     /// Returns whether somebody found the database at `path` damaged.
     pub fn is_distrusted(path: &Path) -> bool {
         beside(path, DISTRUST).exists()

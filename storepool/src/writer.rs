@@ -18,7 +18,7 @@ use crate::id::{ChunkId, ChunkKind};
 use crate::index::{DirectoryNo, IndexLookup, PackNo, PackRow};
 use crate::pack::frame::{FrameBuilder, FrameCodec, SealedFrame};
 use crate::pack::writer::PackWriter;
-use crate::pack::{CHUNK_LIMIT, CHUNKS_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
+use crate::pack::{CHUNK_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
 use crate::pool::{Found, Pool, Session};
 use crate::sieve::{Sieve, SieveView};
 
@@ -26,6 +26,8 @@ use crate::sieve::{Sieve, SieveView};
 pub const DATA_FRAME_LENGTH: usize = 512 << 10;
 /// A frame of metadata: smaller, since looking into a point reads single trees.
 pub const METADATA_FRAME_LENGTH: usize = 128 << 10;
+/// A pack is closed when it has so many chunks, though the format allows more: whoever opens it holds 40 bytes in memory for each.
+const PACK_CHUNKS_MOST: usize = 1 << 16;
 /// Sealed packs waiting to be synced; bounds what a crash can lose and how many files are open.
 const PACKS_WAITING: usize = 2;
 /// The table of claims is split so that threads seldom wait for each other.
@@ -463,7 +465,7 @@ fn append(
     let toc = pack.writer.toc();
     let full = pack.writer.length() >= shared.pool.options().pack_length
         || toc.frames().len() >= FRAMES_LIMIT
-        || toc.chunks().len() >= CHUNKS_LIMIT / 2;
+        || toc.chunks().len() >= PACK_CHUNKS_MOST;
     shared.stored_bytes.fetch_add(frame.stored.len() as u64, Ordering::Relaxed);
     if full {
         drop(open);

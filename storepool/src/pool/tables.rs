@@ -126,6 +126,50 @@ mod tests {
         }
     }
 
+    /// A flipped bit gave two packs one number: one of them was not known any more, nor were its chunks.
+    #[test]
+    fn packs_with_one_number_are_told_apart_by_an_index_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let (paths, pool) = create_pool(home.path(), 1, test_world());
+        let content = files("a/b", 9, 1500);
+        let point = make_point(&pool, &content).unwrap();
+        make_point(&pool, &files("c", 3, 1500)).unwrap();
+        let database = paths[0].join("pool.db");
+        drop(pool);
+        flip_the_last_pack_number(&database);
+
+        let pool = open_pool(&paths, test_world()).unwrap();
+
+        assert!(pool.index_was_rebuilt());
+        assert_eq!(read_point(&pool, point).unwrap(), content);
+        assert!(check(&pool, &CheckOptions::default(), &SilentMonitor).unwrap().is_sound());
+    }
+
+    // The key of the last row of the table `pack`, one less, so that two rows have it.
+    fn flip_the_last_pack_number(database: &std::path::Path) {
+        use std::os::unix::fs::FileExt;
+        let connection = rusqlite::Connection::open(database).unwrap();
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let page: u64 = connection
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'pack'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        let size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+        drop(connection);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(database).unwrap();
+        let mut bytes = vec![0; size as usize];
+        file.read_exact_at(&mut bytes, (page - 1) * size).unwrap();
+        assert_eq!(bytes[0], 13, "the table is one leaf");
+        let cells = u16::from_be_bytes([bytes[3], bytes[4]]) as usize;
+        let pointer = 8 + 2 * (cells - 1);
+        let cell = u16::from_be_bytes([bytes[pointer], bytes[pointer + 1]]) as usize;
+        // A cell begins with two varints: the length of the row, one byte here, and its key.
+        assert!(bytes[cell] < 128 && bytes[cell + 1] as usize == cells, "a short row");
+        bytes[cell + 1] -= 1;
+        file.write_all_at(&bytes, (page - 1) * size).unwrap();
+    }
+
     #[test]
     fn a_distrusted_index_is_used_as_long_as_others_have_it_open() {
         let home = tempfile::tempdir().unwrap();
