@@ -1,6 +1,7 @@
 //! The real program, as its users meet it: one file per story.
 
 mod changing_source;
+mod cloud;
 mod damage;
 mod excludes;
 mod exit_codes;
@@ -17,8 +18,11 @@ mod memory;
 mod metadata_torture;
 mod mount;
 mod output;
+mod protected;
 mod quickstart;
+mod servers;
 mod several_disks;
 mod signals;
+mod stores;
 mod tree;
 mod two_processes;

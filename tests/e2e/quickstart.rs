@@ -10,7 +10,8 @@ use crate::home::{Home, number_of, text_of};
 const PLANTED_NAME: &str = "planted-name-of-a-file";
 const PLANTED_CONTENT: &str = "planted content that nobody but the owner may read";
 
-fn plant(root: &Path) {
+/// Makes a tree of everything that a file system can hold, with planted words.
+pub(crate) fn plant(root: &Path) {
     fs::create_dir_all(root.join("web/empty")).expect("a folder");
     fs::write(root.join("web").join(PLANTED_NAME), PLANTED_CONTENT).expect("a file");
     let random = crate::tree::Random::new(7).bytes(3 << 20);
@@ -26,7 +27,8 @@ fn plant(root: &Path) {
         .expect("a mode");
 }
 
-fn expect_equal(source: &Path, recovered: &Path) {
+/// Fails unless two trees are the same in every byte and all metadata.
+pub(crate) fn expect_equal(source: &Path, recovered: &Path) {
     for (from, to) in [(source, recovered), (recovered, source)] {
         let output = Command::new("rsync")
             .args(["-aHAXn", "--checksum", "--delete", "--itemize-changes"])

@@ -267,17 +267,12 @@ fn stalled(host: &str) -> HttpError {
 }
 
 fn failed(host: &str, error: &reqwest::Error) -> HttpError {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     let mut untrusted = false;
-    loop {
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| {
-            cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-        });
+    while let Some(deeper) = inside(cause) {
+        cause = deeper;
+        let tls = cause.downcast_ref::<rustls::Error>();
         untrusted |= matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-        match cause.source() {
-            Some(deeper) => cause = deeper,
-            None => break,
-        }
     }
     let (fault, kind) = match () {
         () if untrusted => (StoreFault::Untrusted, HttpErrorKind::Connect),
@@ -287,6 +282,14 @@ fn failed(host: &str, error: &reqwest::Error) -> HttpError {
     };
     // The innermost cause is the system's; everything around it says only that something failed.
     broken(Broken { fault, words: format!("{host}: {cause}") }, kind)
+}
+
+// An I/O error hides what it wraps: its source is the source of that.
+fn inside(error: &(dyn std::error::Error + 'static)) -> Option<&(dyn std::error::Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
 }
 
 /// A body that is sent in pieces, as fast as the limiter allows.

@@ -1,0 +1,72 @@
+//! moto: S3 in one Python process. Quick to start, creates conditionally, checks no signatures.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::certificate::Certificate;
+use super::process::{ServerProcess, free_ports};
+use super::{Place, signed, tool};
+
+const BUCKET: &str = "keepwell-tests";
+const ID: &str = "MOTOACCESSKEY";
+const SECRET: &str = "moto-planted-secret-key";
+
+/// A moto server with an empty bucket.
+pub(crate) struct Moto {
+    _process: ServerProcess,
+    _folder: TempDir,
+    endpoint: String,
+}
+
+impl Moto {
+    /// Starts it.
+    pub(crate) fn start() -> Self {
+        let moto = Self::start_with(&[], "http");
+        signed(ID, SECRET, "PUT", &format!("{}/{BUCKET}", moto.endpoint), None);
+        moto
+    }
+
+    /// Starts it with TLS, without a bucket.
+    pub(crate) fn start_encrypted(certificate: &Certificate) -> Self {
+        let (own, key) = (certificate.file(), certificate.key());
+        let path = |path: &Path| path.display().to_string();
+        Self::start_with(&["-s", "-c", &path(&own), "-k", &path(&key)], "https")
+    }
+
+    fn start_with(arguments: &[&str], scheme: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [port] = free_ports();
+        let number = port.to_string();
+        let mut all = vec!["-H", "127.0.0.1", "-p", &number];
+        all.extend(arguments);
+        let mut process =
+            ServerProcess::start(&tool("python/bin/moto_server"), &all, folder.path(), &[]);
+        process.wait_for_port(port);
+        Self {
+            _process: process,
+            _folder: folder,
+            endpoint: format!("{scheme}://127.0.0.1:{port}"),
+        }
+    }
+
+    /// Returns a place in the bucket.
+    pub(crate) fn place(&self, prefix: &str) -> Place {
+        Place::s3(format!("s3://{BUCKET}/{prefix}"), self.endpoint.clone(), ID, SECRET)
+    }
+
+    /// Replaces an object of the bucket, as rot or an enemy would.
+    pub(crate) fn replace(&self, object: &str, file: &Path) {
+        signed(ID, SECRET, "PUT", &format!("{}/{BUCKET}/{object}", self.endpoint), Some(file));
+    }
+
+    /// Reads an object of the bucket.
+    pub(crate) fn read(&self, object: &str) -> Vec<u8> {
+        signed(ID, SECRET, "GET", &format!("{}/{BUCKET}/{object}", self.endpoint), None)
+    }
+
+    /// Returns `host:port`.
+    pub(crate) fn host(&self) -> &str {
+        self.endpoint.split_once("://").map_or("", |(_, host)| host)
+    }
+}

@@ -1,0 +1,99 @@
+//! A server process that never outlives its test.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// Longest start of a server on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A running server; killed with all its children when dropped, and by the kernel when the test dies first.
+pub(super) struct ServerProcess {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl ServerProcess {
+    /// Starts a program in `folder`; what it says goes to a file there.
+    pub(super) fn start(
+        program: &Path,
+        arguments: &[&str],
+        folder: &Path,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = folder.join(format!("{name}.log"));
+        let output = File::create(&log).expect("a log file");
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", crate::home::SEARCH_PATH)
+            .env("HOME", folder)
+            .env("LC_ALL", "C.UTF-8")
+            .envs(variables.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        Self { child, name, log }
+    }
+
+    /// Waits until something is so; fails with the log if the server ends before, or takes too long.
+    pub(super) fn wait_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("{} ended with {status} before {what}: {}", self.name, self.said());
+            }
+            if holds() {
+                return;
+            }
+            let waited = begin.elapsed();
+            assert!(waited < PATIENCE, "{} in vain: {what}: {}", self.name, self.said());
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits until it accepts connections.
+    pub(super) fn wait_for_port(&mut self, port: u16) {
+        self.wait_until("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    }
+
+    fn said(&self) -> String {
+        let said = fs::read(&self.log).unwrap_or_default();
+        let tail = &said[said.len().saturating_sub(4000)..];
+        String::from_utf8_lossy(tail).into_owned()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns ports that nobody listens on.
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
+    // All are held until all are found, so that they differ.
+    let held: Vec<_> =
+        (0..N).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    std::array::from_fn(|number| held[number].local_addr().expect("it is bound").port())
+}
