@@ -285,7 +285,9 @@ fn failed(host: &str, error: &reqwest::Error) -> HttpError {
 }
 
 // An I/O error hides what it wraps: its source is the source of that.
-fn inside(error: &(dyn std::error::Error + 'static)) -> Option<&(dyn std::error::Error + 'static)> {
+fn inside<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a (dyn std::error::Error + 'static)> {
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),

@@ -23,9 +23,9 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// Carries so many bytes a second in each direction of a connection.
     Slow(u64),
-    /// Cuts each of the next `times` connections after so many bytes from the client.
+    /// Cuts the next `times` connections that have carried so many bytes from the client.
     CutUpload { bytes: u64, times: u64 },
-    /// Cuts each of the next `times` connections after so many bytes from the server.
+    /// Cuts the next `times` connections that have carried so many bytes from the server.
     CutDownload { bytes: u64, times: u64 },
     /// As [`Fault::CutDownload`], but closes only the server's side; what the client says is still heard.
     HalfClose { bytes: u64, times: u64 },
@@ -115,32 +115,31 @@ impl Shared {
         }
     }
 
-    // Takes one of the connections that a fault is meant for: how many bytes it may carry.
-    fn sentence(&self) -> Sentence {
-        let mut fault = locked(&self.fault);
-        match &mut *fault {
-            Fault::CutUpload { bytes, times } if *times > 0 => {
-                *times -= 1;
-                Sentence { up: Some(*bytes), ..Sentence::default() }
+    // How much more a connection may carry that has carried so much, if the network is to cut it; and whether only on one side.
+    fn cut_after(&self, upward: bool, carried: u64) -> Option<(u64, bool)> {
+        match *locked(&self.fault) {
+            Fault::CutUpload { bytes, times: 1.. } if upward => {
+                Some((bytes.saturating_sub(carried), false))
             }
-            Fault::CutDownload { bytes, times } if *times > 0 => {
-                *times -= 1;
-                Sentence { down: Some(*bytes), ..Sentence::default() }
+            Fault::CutDownload { bytes, times: 1.. } if !upward => {
+                Some((bytes.saturating_sub(carried), false))
             }
-            Fault::HalfClose { bytes, times } if *times > 0 => {
-                *times -= 1;
-                Sentence { down: Some(*bytes), half: true, ..Sentence::default() }
+            Fault::HalfClose { bytes, times: 1.. } if !upward => {
+                Some((bytes.saturating_sub(carried), true))
             }
-            _ => Sentence::default(),
+            _ => None,
         }
     }
-}
 
-#[derive(Clone, Copy, Default)]
-struct Sentence {
-    up: Option<u64>,
-    down: Option<u64>,
-    half: bool,
+    fn has_cut(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        if let Fault::CutUpload { times, .. }
+        | Fault::CutDownload { times, .. }
+        | Fault::HalfClose { times, .. } = &mut *locked(&self.fault)
+        {
+            *times = times.saturating_sub(1);
+        }
+    }
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -159,25 +158,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let [Ok(client_again), Ok(server_again)] = handles else { continue };
         let kept = [&client, &server].map(|stream| stream.try_clone());
         locked(&shared.open).extend(kept.into_iter().flatten());
-        let sentence = shared.sentence();
         let (up, down) = (shared.clone(), shared.clone());
-        thread::spawn(move || carry(&up, client, server, sentence.up, false, true));
-        thread::spawn(move || {
-            carry(&down, server_again, client_again, sentence.down, sentence.half, false);
-        });
+        thread::spawn(move || carry(&up, client, server, true));
+        thread::spawn(move || carry(&down, server_again, client_again, false));
     }
 }
 
-fn carry(
-    shared: &Shared,
-    mut from: TcpStream,
-    mut to: TcpStream,
-    limit: Option<u64>,
-    half: bool,
-    upward: bool,
-) {
+fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream, upward: bool) {
     let mut buffer = vec![0; 16 << 10];
-    let mut left = limit;
+    let mut carried = 0;
     let mut line = RequestLines::default();
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let bytes = &buffer[..length];
@@ -185,29 +174,32 @@ fn carry(
             shared.uploaded.fetch_add(length as u64, Ordering::Relaxed);
             locked(&shared.requests).extend(line.find(bytes));
         }
-        match *locked(&shared.fault) {
+        let fault = *locked(&shared.fault);
+        match fault {
             Fault::Delay(delay) => thread::sleep(delay),
             Fault::Slow(rate) => {
-                thread::sleep(Duration::from_secs_f64(length as f64 / rate as f64))
+                thread::sleep(Duration::from_secs_f64(length as f64 / rate as f64));
             }
             _ => {}
         }
-        let carried = left.map_or(length, |left| length.min(left as usize));
-        if to.write_all(&bytes[..carried]).is_err() {
+        let cut = shared.cut_after(upward, carried).filter(|(left, _)| *left <= length as u64);
+        let passing = cut.map_or(length, |(left, _)| left as usize);
+        if to.write_all(&bytes[..passing]).is_err() {
             break;
         }
-        if let Some(left) = &mut left {
-            *left -= carried as u64;
-            if *left == 0 {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
-                if !half {
-                    let _ = from.shutdown(Shutdown::Both);
-                }
-                break;
+        carried += passing as u64;
+        if let Some((_, half)) = cut {
+            shared.has_cut();
+            if half {
+                // The server is heard no more; what the client says still arrives.
+                let _ = to.shutdown(Shutdown::Write);
+                return;
             }
+            let _ = from.shutdown(Shutdown::Both);
+            break;
         }
     }
-    let _ = to.shutdown(if half { Shutdown::Write } else { Shutdown::Both });
+    let _ = to.shutdown(Shutdown::Both);
 }
 
 /// Finds the first lines of requests in what a client says.
