@@ -12,16 +12,19 @@
 //! sizes of files, hashes of plaintext.
 
 pub mod check;
+pub mod contact;
 pub mod crypto;
 pub mod error;
 pub mod forget;
 pub mod heal;
+pub mod keys;
 pub mod layout;
 pub mod ledger;
 pub mod notes;
 pub mod prune;
 pub mod recovery;
 pub mod retention;
+pub mod standing;
 pub mod store;
 pub mod sync;
 pub mod testing;

@@ -9,12 +9,15 @@ pub mod chain;
 pub mod commit;
 pub mod credentials;
 mod fields;
-mod file;
+pub(crate) mod file;
 pub mod key_file;
 mod mend;
+pub mod owner;
 pub mod pack;
 pub mod plain;
+pub(crate) mod slots;
 pub mod snapshot;
+pub mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,13 +33,9 @@ use tokio::task::JoinSet;
 
 use crate::crypto::passphrase::Passphrase;
 use crate::crypto::ring::{KeyRing, RealmKeys};
-use crate::crypto::slot::{
-    KdfCosts, KdfLimits, SLOT_LENGTH, SLOTS_LIMIT, SlotName, open_slot, seal_slot,
-};
+use crate::crypto::slot::{KdfCosts, KdfLimits, SLOT_LENGTH, SlotName, open_slot};
 use crate::error::{Error, Result, SealError, StoreFault};
-use crate::layout::{
-    InstanceId, Label, ObjectName, RealmId, SERVERS, SlotId, VaultId, slot_prefix,
-};
+use crate::layout::{InstanceId, Label, ObjectName, RealmId, SERVERS, SlotId, VaultId};
 use crate::store::probe::{ProbeReport, probe};
 use crate::store::proof::put_proved;
 use crate::store::{ObjectStore, VaultAddress};
@@ -45,7 +44,9 @@ use crate::vault::chain::{Realm, Surroundings};
 use crate::vault::commit::{Changes, SlotLabel, SlotSet};
 use crate::vault::credentials::{Access, Credentials};
 use crate::vault::key_file::UnlockedKey;
+use crate::vault::owner::OwnerKey;
 use crate::vault::plain::{Descriptor, Server};
+use crate::vault::slots::{put_slot, slots_to_try};
 use crate::vault::snapshot::Snapshot;
 
 pub use crate::vault::fields::Ordinals;
@@ -136,10 +137,22 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Makes a vault in an empty store, after testing it; returns the credentials to hand to servers.
+    /// Makes a vault whose state nobody can set: as [`Vault::create_owned`] with a key that is thrown away.
     pub async fn create(
         store: Arc<dyn ObjectStore>,
         request: &NewVault,
+        around: &Surroundings<'_>,
+    ) -> Result<(Self, Credentials)> {
+        let owner = OwnerKey::generate(around.entropy);
+        Self::create_owned(store, request, &owner, around).await
+    }
+
+    /// Makes a vault in an empty store, after testing it; returns the credentials to hand to servers. Whoever has the
+    /// owner's key can set the vault's state.
+    pub async fn create_owned(
+        store: Arc<dyn ObjectStore>,
+        request: &NewVault,
+        owner: &OwnerKey,
         around: &Surroundings<'_>,
     ) -> Result<(Self, Credentials)> {
         let exists = |vault| Error::VaultExists { address: store.address().to_owned(), vault };
@@ -149,7 +162,8 @@ impl Vault {
         let report = probe(store.as_ref(), around.entropy).await?;
         let now = report.server_time.unwrap_or_else(|| around.clock.now());
         let descriptor = Descriptor {
-            vault: VaultId(random_bytes(around.entropy)),
+            vault: owner.id().vault(),
+            owner: Some(owner.id()),
             name: request.name.clone(),
             created: now,
         };
@@ -249,7 +263,7 @@ impl Vault {
         limits: &KdfLimits,
     ) -> Result<Unlocked> {
         let mut damage = None;
-        for name in self.slots(server.realm).await? {
+        for name in slots_to_try(self.store.as_ref(), server.realm).await? {
             let object_name = ObjectName::slot(name.realm, name.slot, name.revision);
             let object = match self.store.get(&object_name, SLOT_LENGTH as u64).await {
                 Ok(body) => body.bytes,
@@ -291,27 +305,6 @@ impl Vault {
         Ok(Realm::new(self.store.clone(), self.id(), key.keys.clone()))
     }
 
-    // Newest revisions first; bounded, so that a hostile vault cannot make a reader derive keys for ever.
-    async fn slots(&self, realm: RealmId) -> Result<Vec<SlotName>> {
-        let prefix = slot_prefix(realm);
-        let listed = self.store.list(&prefix).await?;
-        let mut slots: Vec<SlotName> = listed
-            .iter()
-            .filter_map(|meta| meta.name.slot_parts())
-            .map(|(slot, revision)| SlotName { realm, slot, revision })
-            .collect();
-        let broken =
-            |reason| Error::Damaged { object: prefix.clone(), reason: SealError::Format(reason) };
-        if slots.is_empty() {
-            return Err(broken("there is no passphrase slot"));
-        }
-        if slots.len() > SLOTS_LIMIT {
-            return Err(broken("there are more passphrase slots than allowed"));
-        }
-        slots.sort_by_key(|slot| (std::cmp::Reverse(slot.revision), slot.slot));
-        Ok(slots)
-    }
-
     /// Registers a server: makes its realm, keys and first commit, proves by a full round trip that the
     /// passphrase opens them, and only then makes the server visible.
     ///
@@ -337,7 +330,8 @@ impl Vault {
         };
         let instance = InstanceId(random_bytes(around.entropy));
         let ring = KeyRing::generate(around.entropy, now, FIRST_SLOT);
-        self.put_slot(slot, &ring, server.passphrase, server.costs, around).await?;
+        let store = self.store.as_ref();
+        put_slot(store, slot, &ring, server.passphrase, server.costs, around).await?;
         let keys = RealmKeys::new(slot.realm, ring);
         let realm = Realm::new(self.store.clone(), self.id(), keys.clone());
 
@@ -374,27 +368,6 @@ impl Vault {
         })
     }
 
-    async fn put_slot(
-        &self,
-        slot: SlotName,
-        ring: &KeyRing,
-        passphrase: &Passphrase,
-        costs: KdfCosts,
-        around: &Surroundings<'_>,
-    ) -> Result<()> {
-        let name = ObjectName::slot(slot.realm, slot.slot, slot.revision);
-        let (ring, passphrase) = (ring.clone(), passphrase.clone());
-        // The salt is drawn here, because the entropy cannot move to another thread.
-        let salt = random_bytes(around.entropy);
-        let object = in_background("key derivation", move || {
-            seal_slot(slot, &ring, &passphrase, costs, salt)
-        })
-        .await?
-        .map_err(|reason| Error::damaged(&name, reason))?;
-        put_proved(self.store.as_ref(), &name, object.into()).await?;
-        Ok(())
-    }
-
     // As a stranger with the passphrase would: from what the vault gives back, not from what is in memory.
     async fn prove(
         &self,
@@ -428,7 +401,7 @@ fn later(moment: Timestamp, by: Duration) -> Timestamp {
 }
 
 // Key derivation takes half a second of a processor, which an asynchronous thread must not.
-async fn in_background<T: Send + 'static>(
+pub(crate) async fn in_background<T: Send + 'static>(
     stage: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {

@@ -34,6 +34,7 @@ use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
 use crate::vault::credentials::Credentials;
 use crate::vault::key_file::UnlockedKey;
+use crate::vault::owner::OwnerKey;
 use crate::vault::snapshot::Snapshot;
 use crate::vault::{NewServer, NewVault, REGISTRATION_PERIOD, Vault};
 use crate::writing::Writing;
@@ -79,6 +80,7 @@ pub(crate) struct Server {
     pub(crate) pool: Arc<Pool>,
     pub(crate) memory: Arc<MemoryStore>,
     pub(crate) credentials: Credentials,
+    pub(crate) owner: OwnerKey,
     pub(crate) key: UnlockedKey,
     pub(crate) clock: Arc<ManualClock>,
     entropy: SeededEntropy,
@@ -116,7 +118,9 @@ impl Server {
             access: Default::default(),
         };
         let store: Arc<dyn ObjectStore> = memory.clone();
-        let (vault, credentials) = Vault::create(store, &request, &around).await.expect("created");
+        let owner = OwnerKey::generate(&entropy);
+        let created = Vault::create_owned(store, &request, &owner, &around).await;
+        let (vault, credentials) = created.expect("created");
         let passphrase = Passphrase::new(PASSPHRASE).expect("acceptable");
         let anchor = folder.path().join("anchor");
         let label = "web1".parse().expect("a label");
@@ -125,7 +129,7 @@ impl Server {
         let registered = vault.register(&credentials, server, &around).await.expect("registered");
         memory.take_requests();
         let (key, pool) = (registered.key, Arc::new(pool));
-        Self { folder, pool, memory, credentials, key, clock, entropy }
+        Self { folder, pool, memory, credentials, owner, key, clock, entropy }
     }
 
     pub(crate) fn around(&self) -> Surroundings<'_> {

@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 
 /// Reads a small file as a whole.
-pub(super) fn read_small_file(path: &Path, limit_bytes: u64) -> Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_small_file(path: &Path, limit_bytes: u64) -> Result<Zeroizing<Vec<u8>>> {
     SystemDisk.read(path, limit_bytes).map(Zeroizing::new).map_err(Error::file("read", path))
 }
 
 /// Replaces a file at once, readable by its owner alone; durable on return.
-pub(super) fn write_private_file(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn write_private_file(path: &Path, content: &[u8]) -> Result<()> {
     let disk = SystemDisk;
     let mut temporary_name = OsString::from(".");
     temporary_name.push(path.file_name().unwrap_or_default());

@@ -8,6 +8,7 @@ use storepool::clock::Timestamp;
 use crate::error::{Error, Result, SealError, StoreFault};
 use crate::layout::{Label, ObjectName, RealmId, VaultId};
 use crate::store::ObjectStore;
+use crate::vault::owner::OwnerId;
 
 /// Most bytes of a plain object.
 pub(super) const PLAIN_LIMIT: u64 = 16 << 10;
@@ -21,6 +22,8 @@ struct DescriptorDocument {
     format: String,
     version: u32,
     vault: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     name: String,
     created: String,
 }
@@ -41,6 +44,8 @@ struct ServerDocument {
 pub struct Descriptor {
     /// The vault.
     pub vault: VaultId,
+    /// Who can set its state.
+    pub owner: Option<OwnerId>,
     /// Its name for people.
     pub name: String,
     /// When it was created.
@@ -53,6 +58,7 @@ impl Descriptor {
             format: DESCRIPTOR_FORMAT.to_owned(),
             version: VERSION,
             vault: self.vault.to_string(),
+            owner: self.owner.map(|owner| owner.to_string()),
             name: self.name.clone(),
             created: rfc3339(self.created),
         })
@@ -61,11 +67,15 @@ impl Descriptor {
     fn decode(bytes: &[u8]) -> Result<Self, SealError> {
         let document: DescriptorDocument = decode(bytes)?;
         check(&document.format, DESCRIPTOR_FORMAT, document.version)?;
+        let vault =
+            document.vault.parse().map_err(|_| SealError::Format("the vault id is not one"))?;
+        let owner = document.owner.map(|text| {
+            let owner = OwnerId::parse(&text).filter(|owner| owner.vault() == vault);
+            owner.ok_or(SealError::Format("its owner is not the one who made it"))
+        });
         Ok(Self {
-            vault: document
-                .vault
-                .parse()
-                .map_err(|_| SealError::Format("the vault id is not one"))?,
+            vault,
+            owner: owner.transpose()?,
             name: document.name,
             created: from_rfc3339(&document.created)?,
         })
@@ -154,7 +164,7 @@ pub(crate) fn date(moment: Timestamp) -> String {
 }
 
 /// Reads RFC 3339 text.
-pub(super) fn from_rfc3339(text: &str) -> Result<Timestamp, SealError> {
+pub(crate) fn from_rfc3339(text: &str) -> Result<Timestamp, SealError> {
     let wrong = SealError::Format("a time is not one");
     let moment: jiff::Timestamp = text.parse().map_err(|_| wrong)?;
     Ok(Timestamp(i64::try_from(moment.as_nanosecond()).map_err(|_| wrong)?))
@@ -185,8 +195,10 @@ mod tests {
 
     #[test]
     fn documents_come_back_and_strangers_are_refused() {
+        let owner = OwnerId([7; 32]);
         let descriptor = Descriptor {
-            vault: VaultId([1; 16]),
+            vault: owner.vault(),
+            owner: Some(owner),
             name: "main \"vault\"".into(),
             created: Timestamp(1_770_000_000_000_000_000),
         };
