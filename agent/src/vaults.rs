@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudsync::check::{CheckOptions, CheckReport, check};
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
-use cloudsync::heal::{HealReport, VaultPatient, heal};
+use cloudsync::heal::{HealReport, heal};
 use cloudsync::layout::Label;
 use cloudsync::ledger::Ledger;
 use cloudsync::store::access::{Access, Variables};
@@ -22,6 +22,7 @@ use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::{NewServer, Unlocked, Vault};
+use cloudsync::writing::Writing;
 use storepool::catalog::Point;
 use storepool::clock::Clock;
 use storepool::disk::{Disk, SystemDisk};
@@ -292,10 +293,13 @@ impl OwnVault {
     ) -> Result<(CheckReport, HealReport), Cause> {
         let session = Arc::new(pool.begin_session()?);
         let around = engine.around();
-        let now = around.clock.now();
-        let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &*self.ledger);
-        let patient = VaultPatient { realm, anchor, ledger, session };
-        Ok(engine.run(heal(patient, options, &around, now, monitor))?)
+        let mut writing = Writing {
+            realm: &self.realm,
+            anchor: &mut self.anchor,
+            ledger: &self.ledger,
+            around: &around,
+        };
+        Ok(engine.run(heal(&mut writing, session, options, monitor))?)
     }
 
     /// Returns the newest state of this server in the vault.

@@ -24,7 +24,7 @@ use crate::layout::{
     COMMITS_PER_BLOCK, Generation, ObjectHash, ObjectKind, ObjectName, commit_block_prefix,
     content_prefixes,
 };
-use crate::recovery::is_gap;
+use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::snapshot::Snapshot;

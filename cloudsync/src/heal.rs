@@ -9,7 +9,6 @@ mod pool;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use storepool::clock::Timestamp;
 use storepool::id::{ChunkId, ChunkKind, PointId};
 use storepool::monitor::{Event, Monitor};
 use storepool::pool::Session;
@@ -19,16 +18,15 @@ use crate::check::{CheckOptions, CheckReport, check, is_pack, live};
 use crate::crypto::container::{self, Content, Sealed};
 use crate::error::{Error, Result};
 use crate::layout::ObjectKind;
-use crate::ledger::Ledger;
-use crate::recovery::{is_gap, manifest_of};
+use crate::recovery::manifest_of;
 use crate::store::proof::{PutOutcome, put_proved};
-use crate::sync::read_table;
+use crate::sync::{is_gap, read_table};
 use crate::vault::Ordinals;
-use crate::vault::anchor::Anchor;
-use crate::vault::chain::{Draft, Realm, Surroundings};
+use crate::vault::chain::{Draft, Realm};
 use crate::vault::commit::{Changes, CommitKind, Moved, ObjectRecord};
 use crate::vault::snapshot::Snapshot;
 use crate::vault::tables::IndexBuilder;
+use crate::writing::Writing;
 
 pub use pool::VaultHealer;
 
@@ -83,19 +81,6 @@ impl HealReport {
     }
 }
 
-/// What a healing of a vault works on.
-#[derive(Debug)]
-pub struct VaultPatient<'a> {
-    /// The vault.
-    pub realm: &'a Realm,
-    /// What this installation has seen of it.
-    pub anchor: &'a mut Anchor,
-    /// What it remembers of it.
-    pub ledger: &'a Ledger,
-    /// The pool from which lost things come.
-    pub session: Arc<Session>,
-}
-
 /// Checks a vault and replaces what is damaged or missing from the pool, or from what can still be read of it.
 ///
 /// When this returns, every replacement is in the vault and committed. Run again after an interruption it goes on where it was.
@@ -103,13 +88,14 @@ pub struct VaultPatient<'a> {
 /// # Errors
 /// Those of [`check`] and [`Realm::append`]. What cannot be healed is no error but part of the report.
 pub async fn heal(
-    patient: VaultPatient<'_>,
+    writing: &mut Writing<'_>,
+    session: Arc<Session>,
     options: &CheckOptions,
-    around: &Surroundings<'_>,
-    now: Timestamp,
     monitor: Arc<dyn Monitor>,
 ) -> Result<(CheckReport, HealReport)> {
-    let VaultPatient { realm, anchor, ledger, session } = patient;
+    let Writing { realm, anchor, ledger, around } = writing;
+    let (realm, ledger, around) = (*realm, *ledger, *around);
+    let now = around.clock.now();
     let known = ledger.snapshot(realm.keys())?;
     monitor.event(Event::Stage("checking the history"));
     let mended = realm.mend_chain(known, anchor, around).await?;

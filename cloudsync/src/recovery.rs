@@ -13,8 +13,9 @@ use storepool::manifest::Manifest;
 use tokio::runtime::Handle;
 
 use crate::crypto::container::{self, object_limit};
-use crate::error::{Error, Result, SealError, StoreFault};
+use crate::error::{Error, Result, SealError};
 use crate::layout::{ObjectHash, ObjectKind};
+use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::PointRecord;
 use crate::vault::snapshot::Snapshot;
@@ -108,10 +109,4 @@ pub async fn read_manifest(
         return Err(damaged(SealError::Name));
     }
     Manifest::decode(bytes).map_err(|error| damaged(error.into()))
-}
-
-// Bytes that are wrong or gone are a gap of the files that need them; anything else ends the restore.
-pub(crate) fn is_gap(error: &Error) -> bool {
-    error.is_damage()
-        || matches!(error.store_fault(), Some(StoreFault::NotFound | StoreFault::Corrupt))
 }

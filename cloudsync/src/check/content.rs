@@ -15,7 +15,7 @@ use crate::crypto::container;
 use crate::crypto::ring::RealmKeys;
 use crate::error::{Error, Result, SealError};
 use crate::layout::ObjectKind;
-use crate::recovery::is_gap;
+use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::OpenedPack;

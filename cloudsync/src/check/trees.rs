@@ -10,7 +10,8 @@ use storepool::tree::{ChunkFetch, Content, DEPTH_LIMIT, Extents, Node, TreeCurso
 use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
-use crate::recovery::{VaultChunks, is_gap, manifest_of};
+use crate::recovery::{VaultChunks, manifest_of};
+use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::snapshot::Snapshot;
