@@ -17,6 +17,8 @@ use crate::config::HookCommand;
 const OUTPUT_KEPT: usize = 4096;
 /// After the time-out a command is asked to end; after this it is ended.
 const GRACE: Duration = Duration::from_secs(3);
+/// How soon a command is given up after the run was asked to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The environment a command gets besides its own variables: nothing of the agent's, which may hold secrets.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -65,6 +67,9 @@ pub(crate) enum HookError {
         /// The end of what it said.
         output: String,
     },
+    /// The run was asked to stop, and it with it.
+    #[error("it was given up, since the run was asked to stop")]
+    GivenUp,
     /// It took too long and was ended.
     #[error("it did not end within {}{}", crate::duration::text(*limit), said(output))]
     TimedOut {
@@ -91,11 +96,17 @@ pub(crate) fn words(command: &HookCommand) -> Vec<String> {
 }
 
 impl Hook {
-    /// Runs the command to its end with these variables and nothing else of this process's, and with `input` on its standard input.
+    /// Runs the command to its end with these variables and nothing else of this process's, and with `input` on its standard input. It is given up
+    /// when `cancelled` says so.
     ///
     /// # Errors
-    /// It could not be started, failed, or took too long; then its whole process group was ended.
-    pub(crate) fn run(&self, variables: &[(&str, String)], input: &str) -> Result<(), HookError> {
+    /// It could not be started, failed, took too long or was given up; in the last two cases its whole process group was ended.
+    pub(crate) fn run(
+        &self,
+        variables: &[(&str, String)],
+        input: &str,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(), HookError> {
         let mut child = self.start(variables)?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let readers = [
@@ -123,7 +134,17 @@ impl Hook {
         std::thread::spawn(move || {
             let _ = done.send(child.wait());
         });
-        let waited = wait.recv_timeout(self.timeout);
+        let mut left = self.timeout;
+        let mut given_up = false;
+        let waited = loop {
+            let slice = left.min(LOOK_EVERY);
+            let waited = wait.recv_timeout(slice);
+            left = left.saturating_sub(slice);
+            given_up = given_up || cancelled();
+            if !matches!(waited, Err(RecvTimeoutError::Timeout)) || given_up || left.is_zero() {
+                break waited;
+            }
+        };
         if matches!(waited, Err(RecvTimeoutError::Timeout)) {
             // Gone already, if it fails.
             let _ = kill_process_group(group, Signal::TERM);
@@ -140,6 +161,7 @@ impl Hook {
         match waited {
             Ok(Ok(status)) => verdict(status, output),
             Ok(Err(cause)) => Err(HookError::Start { program: self.program(), cause }),
+            Err(_) if given_up => Err(HookError::GivenUp),
             Err(_) => Err(HookError::TimedOut { limit: self.timeout, output }),
         }
     }
@@ -216,7 +238,7 @@ mod tests {
         let file = directory.path().join("seen");
         let hook = shell(&format!("env > {0}; cat >> {0}", file.display()), PATIENT);
 
-        hook.run(&[("KEEPWELL_HOOK_GROUP", "web".to_string())], "the input").unwrap();
+        hook.run(&[("KEEPWELL_HOOK_GROUP", "web".to_string())], "the input", &|| false).unwrap();
 
         let seen = std::fs::read_to_string(&file).unwrap();
         assert!(
@@ -228,15 +250,20 @@ mod tests {
 
     #[test]
     fn a_failure_tells_code_and_last_words() {
-        let error = shell("echo one; echo no room >&2; exit 3", PATIENT).run(&[], "").unwrap_err();
+        let error = shell("echo one; echo no room >&2; exit 3", PATIENT)
+            .run(&[], "", &|| false)
+            .unwrap_err();
 
         assert_eq!(error.to_string(), "it ended with exit code 3: no room");
-        let error = shell("kill -9 $$", PATIENT).run(&[], "").unwrap_err();
+        let error = shell("kill -9 $$", PATIENT).run(&[], "", &|| false).unwrap_err();
         assert_eq!(error.to_string(), "signal 9 ended it");
         let hook = Hook { command: vec!["/nowhere/x".into()], timeout: PATIENT, user: None };
-        assert_eq!(hook.run(&[], "").unwrap_err().to_string(), "cannot start \"/nowhere/x\"");
+        assert_eq!(
+            hook.run(&[], "", &|| false).unwrap_err().to_string(),
+            "cannot start \"/nowhere/x\""
+        );
         let stranger = Hook { user: Some("nobody of this name".into()), ..shell("true", PATIENT) };
-        assert!(matches!(stranger.run(&[], ""), Err(HookError::NoUser { .. })));
+        assert!(matches!(stranger.run(&[], "", &|| false), Err(HookError::NoUser { .. })));
     }
 
     #[test]
@@ -245,7 +272,7 @@ mod tests {
         let file = directory.path().join("pid");
         let text = format!("sleep 600 & echo $! > {}; echo waiting; wait", file.display());
 
-        let error = shell(&text, Duration::from_millis(300)).run(&[], "").unwrap_err();
+        let error = shell(&text, Duration::from_millis(300)).run(&[], "", &|| false).unwrap_err();
 
         assert!(matches!(error, HookError::TimedOut { .. }), "{error}");
         assert!(error.to_string().contains("waiting"), "{error}");
@@ -260,17 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_given_up_when_the_run_is() {
+        let error = shell("sleep 600", PATIENT).run(&[], "", &|| true).unwrap_err();
+
+        assert!(matches!(error, HookError::GivenUp), "{error}");
+    }
+
+    #[test]
     fn a_command_that_leaves_a_child_behind_is_not_waited_for_longer_than_itself() {
         let hook = shell("sleep 600 & echo $!", PATIENT);
 
-        hook.run(&[], "").unwrap();
+        hook.run(&[], "", &|| false).unwrap();
     }
 
     #[test]
     fn a_long_output_is_cut_to_its_end() {
         let text = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 1";
 
-        let error = shell(text, PATIENT).run(&[], "").unwrap_err();
+        let error = shell(text, PATIENT).run(&[], "", &|| false).unwrap_err();
 
         let HookError::Failed { output, .. } = &error else { panic!("{error}") };
         assert!(output.len() <= OUTPUT_KEPT && output.ends_with("line 2999\n"), "{error}");

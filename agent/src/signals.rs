@@ -17,6 +17,21 @@ type StatusLine = Arc<dyn Fn() + Send + Sync>;
 pub(crate) struct Attention {
     cancellation: Arc<Cancellation>,
     operation: Arc<Mutex<Option<StatusLine>>>,
+    service: Arc<Mutex<Option<Service>>>,
+}
+
+/// Called with each signal that arrives at a process that serves for a long time.
+type Service = Arc<dyn Fn(Sign) + Send + Sync>;
+
+/// What a signal means to a process that serves for a long time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// End (SIGINT, SIGTERM).
+    Stop,
+    /// Read the configuration again (SIGHUP).
+    Reload,
+    /// Say how things are (SIGUSR1).
+    Status,
 }
 
 impl Attention {
@@ -55,7 +70,27 @@ impl Attention {
         self.take(SIGTERM);
     }
 
+    /// Gives all signals to `service` from now on; the second one to stop still ends the process.
+    pub(crate) fn serve(&self, service: impl Fn(Sign) + Send + Sync + 'static) {
+        *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(service));
+    }
+
     fn take(&self, signal: i32) {
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(service) = service {
+            let sign = match signal {
+                SIGHUP => Sign::Reload,
+                SIGUSR1 => Sign::Status,
+                _ => Sign::Stop,
+            };
+            if sign == Sign::Stop {
+                if self.cancellation.is_cancelled() {
+                    std::process::exit(EXIT_INTERRUPTED);
+                }
+                self.cancellation.cancel();
+            }
+            return service(sign);
+        }
         let operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (signal, operation) {
             (SIGUSR1, Some(status)) => status(),

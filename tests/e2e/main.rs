@@ -2,6 +2,7 @@
 
 mod changing_source;
 mod cloud;
+mod daemon;
 mod damage;
 mod excludes;
 mod exit_codes;

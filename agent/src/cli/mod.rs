@@ -8,6 +8,7 @@ mod check_vault;
 mod completions;
 mod config;
 mod configured_forget;
+mod daemon;
 mod diff;
 mod dump;
 mod entry;
@@ -125,6 +126,7 @@ enum Command {
     Vault(vault::Vault),
     Sync(sync::Sync),
     Recover(recover::Recover),
+    Daemon(daemon::Daemon),
     Jobs(jobs::Jobs),
     Alerts(alerts::Alerts),
     Group(group::Group),
@@ -155,7 +157,9 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let form = if cli.global.json { Form::Json } else { Form::Text };
-    let console = Console::new(form, cli.global.quiet, cli.global.verbose, attention);
+    // Whoever reads the log of a service wants to see that it works.
+    let verbose = cli.global.verbose + u8::from(matches!(cli.command, Command::Daemon(_)));
+    let console = Console::new(form, cli.global.quiet, verbose, attention);
     console.log();
     let result = run(cli, &console);
     console.conclude(result)
@@ -196,6 +200,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Repair(args) => args.run(&assembly("repair")?),
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),
+        Command::Daemon(args) => args.run(&assembly("daemon")?),
         Command::Jobs(args) => args.run(&assembly("jobs")?),
         Command::Alerts(args) => args.run(&assembly("alerts")?),
         Command::Group(args) => args.run(&assembly("group")?),

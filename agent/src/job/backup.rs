@@ -74,7 +74,7 @@ pub(crate) fn back_up(
     monitor: &dyn Monitor,
 ) -> Result<GroupReport, Cause> {
     let _lock = workshop.lock_group(&group.name)?;
-    let round = Round { workshop, group, job };
+    let round = Round { workshop, group, job, monitor };
     let mut hook_problems = Vec::new();
     if !choices.dry_run {
         hook_problems.extend(round.pay_what_is_owed()?);
@@ -83,7 +83,7 @@ pub(crate) fn back_up(
     let mut report = GroupReport { sources: Vec::new(), hook_problems };
     for source in &group.sources {
         let workload = workload::of(source);
-        let result = round.one_source(&*workload, choices, monitor);
+        let result = round.one_source(&*workload, choices);
         let interrupted = matches!(result, Err(Cause::Pool(storepool::Error::Interrupted)));
         report.sources.push(SourceResult { source: workload.name(), result });
         if interrupted {
@@ -116,13 +116,14 @@ fn run_owed(group: &str, job: JobId, owed: &OwedHook) -> Result<(), Cause> {
     };
     let error = "the run was interrupted".to_string();
     let variables = variables("after", group, job, "interrupted", &error, "");
-    hook.run(&variables, "").map_err(|error| told("after", group, error))
+    hook.run(&variables, "", &|| false).map_err(|error| told("after", group, error))
 }
 
 struct Round<'a> {
     workshop: &'a Workshop<'a>,
     group: &'a GroupConfig,
     job: JobId,
+    monitor: &'a dyn Monitor,
 }
 
 impl Round<'_> {
@@ -159,6 +160,9 @@ impl Round<'_> {
             }
         }
         self.workshop.journal.settle_hook(&self.group.name)?;
+        if self.monitor.cancelled() {
+            return Err(storepool::Error::Interrupted.into());
+        }
         Err(failed)
     }
 
@@ -166,9 +170,8 @@ impl Round<'_> {
         &self,
         workload: &dyn workload::Workload,
         choices: &BackupChoices,
-        monitor: &dyn Monitor,
     ) -> Result<BackupReport, Cause> {
-        if monitor.cancelled() {
+        if self.monitor.cancelled() {
             return Err(storepool::Error::Interrupted.into());
         }
         let surroundings = Surroundings { never: self.workshop.own_folders() };
@@ -183,7 +186,7 @@ impl Round<'_> {
             threads: 0,
             force: choices.force,
         };
-        let made = backup(self.workshop.pool, prepared.source(), &options, monitor);
+        let made = backup(self.workshop.pool, prepared.source(), &options, self.monitor);
         let released = prepared.release();
         let report = made?;
         if let Err(cause) = released {
@@ -236,7 +239,9 @@ impl Round<'_> {
             user: hooks.user.clone(),
         };
         let variables = variables(phase, &self.group.name, self.job, result, error, points);
-        hook.run(&variables, "").map_err(|error| told(phase, &self.group.name, error))
+        // What was begun is ended even if the run was asked to stop; only `before` can be given up.
+        let cancelled = || phase == "before" && self.monitor.cancelled();
+        hook.run(&variables, "", &cancelled).map_err(|error| told(phase, &self.group.name, error))
     }
 }
 

@@ -93,15 +93,7 @@ impl Journal {
     /// Says that what the alert of this key is about is over. Returns whether there was one.
     pub(crate) fn resolve(&self, key: &str, now: Timestamp) -> Result<bool, Cause> {
         // Looked for first, since nearly always there is none, and every write wakes the disk.
-        let known = self.database.read(|tx| {
-            tx.query_row(
-                "SELECT 1 FROM alert WHERE key = ? AND resolved IS NULL",
-                [key],
-                |_| Ok(()),
-            )
-            .optional()
-        })?;
-        if known.is_none() {
+        if !self.is_active(key)? {
             return Ok(false);
         }
         let changed = self.database.write(|tx| {
@@ -111,6 +103,21 @@ impl Journal {
             )
         })?;
         Ok(changed > 0)
+    }
+
+    /// Returns whether there is an active alert of this key.
+    pub(crate) fn is_active(&self, key: &str) -> Result<bool, Cause> {
+        Ok(self
+            .database
+            .read(|tx| {
+                tx.query_row(
+                    "SELECT 1 FROM alert WHERE key = ? AND resolved IS NULL",
+                    [key],
+                    |_| Ok(()),
+                )
+                .optional()
+            })?
+            .is_some())
     }
 
     /// Says that somebody knows of an active alert. Returns whether there is one of this number.

@@ -276,6 +276,17 @@ impl Journal {
         Ok(reaped)
     }
 
+    /// Returns the newest job of each task, if it was interrupted: nothing has made up for it yet.
+    pub(crate) fn unresumed(&self) -> Result<Vec<Job>, Cause> {
+        Ok(self.database.read(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM job WHERE id IN (SELECT max(id) FROM job GROUP BY task) \
+                 AND state = 'interrupted' ORDER BY id"
+            );
+            tx.prepare(&sql)?.query_map([], job_row)?.collect()
+        })?)
+    }
+
     /// Returns a job.
     pub(crate) fn job(&self, id: JobId) -> Result<Option<Job>, Cause> {
         Ok(self.database.read(|tx| {

@@ -1,0 +1,51 @@
+//! `keepwell daemon`: the agent as it runs for years.
+
+use std::sync::Arc;
+
+use clap::Args;
+use storepool::clock::SystemClock;
+use storepool::lock::{LockMode, Locks};
+
+use crate::assembly::Assembly;
+use crate::daemon::{Command, Desk};
+use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::notify::Notifier;
+use crate::record::open_journal;
+use crate::signals::Sign;
+
+/// Run the agent: schedules, jobs, alerts
+///
+/// Runs in the foreground, as a service manager wants it. SIGHUP reads the configuration again (a bad one is told and not taken), SIGTERM ends: running
+/// jobs are stopped safely within ten seconds and run again at the next start. Every job is a process of its own.
+#[derive(Args, Debug)]
+pub(super) struct Daemon {}
+
+impl Daemon {
+    pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let attempt = || "run the daemon".to_string();
+        let config = assembly.config()?;
+        let state = assembly.place.state();
+        std::fs::create_dir_all(&state)
+            .map_err(|cause| Cause::Io { action: "create", path: state.clone(), cause })
+            .attempt(attempt)?;
+        // Two of them would do everything twice.
+        let locks = Locks::new(state, assembly.holder());
+        let _lock = locks.take("daemon", LockMode::Exclusive).attempt(attempt)?;
+        let journal = open_journal(assembly).attempt(attempt)?;
+        let clock = Arc::new(SystemClock::new());
+        let notifier = Notifier::of_environment();
+        let place = assembly.place.clone();
+        let desk = Desk::open(place, config, journal, clock, notifier).attempt(attempt)?;
+        let handle = desk.handle();
+        assembly.console.attention().serve(move |sign| {
+            match sign {
+                Sign::Stop => handle.tell(Command::Stop),
+                Sign::Reload => handle.tell(Command::Reload { reply: None }),
+                Sign::Status => true,
+            };
+        });
+        tracing::info!("protecting");
+        desk.run();
+        Ok(Outcome::Done)
+    }
+}
