@@ -50,7 +50,7 @@ fn a_group_is_added_backed_up_changed_paused_and_removed_and_its_points_stay() {
     assert!(paused.contains("paused = true") && paused.contains(COMMENT), "{paused}");
     assert!(paused.contains("retention = { daily = 7, weekly = 4 }"), "{paused}");
     assert_eq!(none.code, Some(2), "{none:?}");
-    assert_eq!(all["groups"][0]["points"][0]["entries_unchanged"], 2, "{all}");
+    assert_eq!(all["groups"][0]["points"][0]["chunks_new"], 0, "{all}");
     let back = keepwell.path("back");
     keepwell.ok(["restore", "latest:web", "--to", back.to_str().expect("text")]);
     assert_eq!(fs::read(back.join("sub/two")).expect("restored"), b"22");
