@@ -286,7 +286,8 @@ class VaultCourse:
 
     def _vault(self, store, home: Path, place: str) -> list:
         url, options = store.keepwell(place)
-        credentials, passphrase = self.folder / f"{place}.vault", self.folder / f"{place}.passphrase"
+        name = f"{store.name}-{place}"
+        credentials, passphrase = self.folder / f"{name}.vault", self.folder / f"{name}.passphrase"
         words = ["--home", home, "vault", "create", url, "--credentials", credentials, *options]
         self._run(store.environment(), "keepwell", words)
         words = ["--home", home, "vault", "register", "--credentials", credentials, "--generate-passphrase", passphrase, "--label", "bench"]
