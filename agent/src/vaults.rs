@@ -224,6 +224,12 @@ impl OwnVault {
         }
         let lock = files.lock(assembly)?;
         let credentials = Credentials::load(&config.credentials)?;
+        if credentials.are_exposed_in(&config.credentials) {
+            let file = config.credentials.display();
+            assembly.console.warn(format!(
+                "the keys of the vault in {file} can be read by others: run chmod 600 {file}"
+            ));
+        }
         let key = UnlockedKey::load(&files.key())?;
         let limiter = bandwidth::limiter(engine, &assembly.place, name, config);
         let vault = engine.open_limited(&credentials, Some(limiter))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::home::{Finished, Home, number_of, text_of};
 use crate::protected::{Protected, text};
 use crate::quickstart::{expect_equal, plant};
-use crate::servers::{Azurite, Ceph, Certificate, FaultProxy, Moto, Place};
+use crate::servers::{Azurite, Ceph, Certificate, FaultProxy, Moto, Place, Tunnel};
 
 fn live(place: &Place) {
     let protected = Protected::by(place);
@@ -180,6 +180,43 @@ fn a_server_with_a_certificate_of_an_own_authority_is_trusted_only_when_that_is_
     assert!(refused.stderr().contains("--ca-file"), "{refused}");
     // Heard and understood: this server has no bucket yet.
     assert!(trusted.stderr().contains("there is no such bucket"), "{trusted}");
+}
+
+#[test]
+fn a_proxy_is_used_for_encrypted_and_for_plain_servers() {
+    let certificate = Certificate::new();
+    let encrypted = Moto::start_encrypted(&certificate);
+    let plain = Moto::start();
+    let tunnel = Tunnel::start();
+    let carrier = FaultProxy::before(plain.host());
+    let owner = Home::empty();
+    let keys = owner.directory("keys");
+    let credentials = owner.beside("main.vault");
+    let authority = certificate.authority();
+    let try_with = |place: &Place, rest: &[&str], variable: Option<&str>| {
+        let access = place.arguments(&keys);
+        let mut arguments = vec!["vault", "create", &place.url];
+        arguments.extend(["--credentials", text(&credentials), "--ca-file", text(&authority)]);
+        arguments.extend(access.iter().map(String::as_str).chain(rest.iter().copied()));
+        let mut command = owner.command(arguments);
+        command.envs(variable.map(|proxy| ("HTTPS_PROXY", proxy)));
+        Finished::of(command)
+    };
+
+    // The server has no bucket; what counts is which way it was asked.
+    let place = encrypted.place("servers");
+    let asked = try_with(&place, &[], Some(&tunnel.url())).expect_code(1);
+    assert!(asked.stderr().contains("there is no such bucket"), "{asked}");
+    let opened = tunnel.opened();
+    assert!(opened > 0);
+    try_with(&place, &["--proxy", "off"], Some(&tunnel.url())).expect_code(1);
+    assert_eq!(tunnel.opened(), opened);
+
+    // A name that only the proxy could know.
+    let place = plain.place("servers").through("http://store.invalid".to_string());
+    let asked = try_with(&place, &["--proxy", &carrier.endpoint()], None).expect_code(1);
+    assert!(asked.stderr().contains("status 404"), "{asked}");
+    assert!(carrier.uploaded() > 0);
 }
 
 #[test]

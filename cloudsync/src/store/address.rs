@@ -87,7 +87,8 @@ pub struct Opening {
 impl Opening {
     /// How long a connection may take, unless somebody has a reason to say otherwise.
     pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-    /// How long nothing may move: longer than a store takes to store what it was sent.
+    /// How long nothing may move: longer than a store takes to store what it was sent, and than the system takes on a slow line to send
+    /// what it has buffered, which cannot be seen from here.
     pub const STALL_LIMIT: Duration = Duration::from_secs(60);
 
     /// Returns what is needed to open a store with these options and nothing else.

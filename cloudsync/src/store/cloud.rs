@@ -19,8 +19,9 @@ use crate::layout::ObjectName;
 use crate::store::access::{CA_CERTIFICATES, Settings};
 use crate::store::address::{BucketAddress, Opening};
 use crate::store::http::{Connector, Seen, Way, observed};
+use crate::store::meaning::clock_words;
+use crate::store::provider;
 use crate::store::{LIST_LIMIT, ObjectBody, ObjectMeta, ObjectStore, PutReceipt, check_prefix};
-use crate::store::{ping, provider};
 
 /// Objects of a bucket below a prefix.
 pub(super) struct CloudStore {
@@ -108,7 +109,7 @@ impl CloudStore {
         match fault {
             StoreFault::NotFound | StoreFault::AlreadyExists => failed,
             StoreFault::WrongClock => match answer.clock_ahead_seconds(now) {
-                Some(ahead) => failed.because(ping::clock_words(ahead)),
+                Some(ahead) => failed.because(clock_words(ahead)),
                 None => failed,
             },
             _ => failed.because(answer_words(answer.status, answer.code.as_deref(), seen)),

@@ -75,6 +75,19 @@ impl Answer {
     }
 }
 
+/// Says in words that two clocks differ.
+pub(super) fn clock_words(ahead_seconds: i64) -> String {
+    let seconds = ahead_seconds.unsigned_abs();
+    let amount = match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    };
+    let direction = if ahead_seconds < 0 { "behind" } else { "ahead of" };
+    format!("this machine's clock is {amount} {direction} the store's")
+}
+
 /// Returns the store's own word in the body of an answer: XML of S3, Azure and Google, JSON of Google's login.
 pub(super) fn code_of(body: &str) -> Option<String> {
     let xml = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
@@ -180,5 +193,12 @@ mod tests {
             assert_eq!(code_of(noise), None, "{noise}");
         }
         assert_eq!(message_of("<Message>one\ntwo</Message>").as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn differences_of_clocks_are_told_in_words() {
+        assert_eq!(clock_words(0), "this machine's clock is 0 s ahead of the store's");
+        assert_eq!(clock_words(-3660), "this machine's clock is 61 min behind the store's");
+        assert_eq!(clock_words(400_000), "this machine's clock is 4 days ahead of the store's");
     }
 }

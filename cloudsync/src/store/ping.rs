@@ -9,6 +9,7 @@ use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::layout::{ObjectName, PROBES};
 use crate::store::access::Settings;
 use crate::store::address::{Opening, VaultAddress};
+use crate::store::meaning::clock_words;
 use crate::store::{ObjectStore, provider};
 
 // More than any descriptor has.
@@ -70,19 +71,6 @@ pub struct PingReport {
     pub clock_ahead_seconds: Option<i64>,
 }
 
-/// Says in words that two clocks differ.
-pub(super) fn clock_words(ahead_seconds: i64) -> String {
-    let seconds = ahead_seconds.unsigned_abs();
-    let amount = match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    };
-    let direction = if ahead_seconds < 0 { "behind" } else { "ahead of" };
-    format!("this machine's clock is {amount} {direction} the store's")
-}
-
 struct Walk<'a> {
     opening: &'a Opening,
     steps: Vec<PingedStep>,
@@ -130,6 +118,7 @@ struct Server {
     host: String,
     port: u16,
     is_proxy: bool,
+    encrypted: bool,
 }
 
 // The first server on the way: the store's, or that of the proxy.
@@ -140,17 +129,18 @@ fn server_of(address: &VaultAddress, opening: &Opening) -> Result<Option<Server>
         Settings::new(bucket.provider, &opening.access, &opening.variables).map_err(unusable)?;
     let url = provider::server(bucket, &settings).map_err(unusable)?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    if let Some((proxy, except)) = settings.proxy(url.scheme() == "https")
+    let encrypted = url.scheme() == "https";
+    if let Some((proxy, except)) = settings.proxy(encrypted)
         && !is_excepted(&host, except.unwrap_or_default())
     {
         let proxy: reqwest::Url =
             proxy.parse().map_err(|_| unusable("the proxy is not a URL".to_owned()))?;
         let host = proxy.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = proxy.port_or_known_default().unwrap_or(8080);
-        return Ok(Some(Server { host, port, is_proxy: true }));
+        return Ok(Some(Server { host, port, is_proxy: true, encrypted }));
     }
     let port = url.port_or_known_default().unwrap_or(443);
-    Ok(Some(Server { host, port, is_proxy: false }))
+    Ok(Some(Server { host, port, is_proxy: false, encrypted }))
 }
 
 fn is_excepted(host: &str, list: &str) -> bool {
@@ -190,7 +180,12 @@ async fn reach(walk: &mut Walk<'_>, server: &Server) -> Result<(), (PingStep, Er
             Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         };
         let stream = connected.map_err(|cause| failed("connect to", cause))?;
-        Ok(((), stream.peer_addr().ok().map(|peer| peer.to_string())))
+        let mut finding = stream.peer_addr().ok().map(|peer| peer.to_string());
+        if !server.encrypted {
+            // The vault's content is sealed all the same; who comes by sees names of objects and can disturb.
+            finding = finding.map(|peer| format!("{peer}, not encrypted"));
+        }
+        Ok(((), finding))
     })
     .await
 }
@@ -353,12 +348,5 @@ mod tests {
         opening.variables =
             with(&[("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "a, .example")]);
         assert_eq!(server(&opening), ("s3.example".into(), 9000, false));
-    }
-
-    #[test]
-    fn differences_of_clocks_are_told_in_words() {
-        assert_eq!(clock_words(0), "this machine's clock is 0 s ahead of the store's");
-        assert_eq!(clock_words(-3660), "this machine's clock is 61 min behind the store's");
-        assert_eq!(clock_words(400_000), "this machine's clock is 4 days ahead of the store's");
     }
 }

@@ -208,3 +208,67 @@ fn told<S: ObjectStore>(
         false => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::access::{Access, AccessValue, Variables};
+    use crate::store::http::Way;
+
+    fn access(options: &[(&str, &str)]) -> Access {
+        options.iter().map(|(name, value)| ((*name).to_owned(), AccessValue::new(*value))).collect()
+    }
+
+    fn try_with(provider: Provider, options: &[(&str, &str)]) -> Result<String, String> {
+        let (access, variables) = (access(options), Variables::default());
+        let settings = Settings::new(provider, &access, &variables)?;
+        let bucket = BucketAddress { provider, bucket: "bucket".to_owned(), prefix: None };
+        let server = server(&bucket, &settings)?;
+        let way = Way {
+            certificates: None,
+            proxy: None,
+            plain: false,
+            limiter: None,
+            connect_limit: Duration::from_secs(1),
+            stall_limit: Duration::from_secs(1),
+        };
+        build(&bucket, &settings, Connector::new(&way)?)?;
+        Ok(server.to_string())
+    }
+
+    #[test]
+    fn each_provider_has_its_own_server_unless_another_is_named() {
+        let keys = [("access_key_id", "id"), ("secret_access_key", "key")];
+        let with = |more: &[(&'static str, &'static str)]| [&keys, more].concat();
+        let azure = [("account", "name"), ("account_key", "a2V5")];
+        for (provider, options, server) in [
+            (Provider::S3, with(&[]), "https://s3.us-east-1.amazonaws.com/"),
+            (Provider::S3, with(&[("region", "eu-west-1")]), "https://s3.eu-west-1.amazonaws.com/"),
+            (Provider::S3, with(&[("endpoint", "http://s:9000")]), "http://s:9000/"),
+            (Provider::Azure, azure.to_vec(), "https://name.blob.core.windows.net/"),
+            (Provider::Google, vec![], "https://storage.googleapis.com/"),
+        ] {
+            assert_eq!(try_with(provider, &options).as_deref(), Ok(server));
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_meant_are_refused_without_repeating_keys() {
+        let id = ("access_key_id", "id");
+        for (provider, options, reason) in [
+            (Provider::S3, vec![id], "without \"secret_access_key\""),
+            (Provider::S3, vec![("secret_access_key", "planted")], "without \"access_key_id\""),
+            (Provider::S3, vec![("endpoint", "s3.example")], "not a URL"),
+            (Provider::S3, vec![("endpoint", "ftp://s3.example")], "must begin with https://"),
+            (Provider::S3, vec![("endpoint", "https://u:planted@s3")], "neither a password"),
+            (Provider::Azure, vec![("account_key", "a2V5")], "no \"account\""),
+            (Provider::Azure, vec![("account", "a"), ("account_key", "planted!")], ""),
+            (Provider::Azure, vec![("account", "a"), ("sas", "planted")], ""),
+            (Provider::Google, vec![("service_account", "{\"planted\": 1}")], "a key among them"),
+        ] {
+            let error = try_with(provider, &options).expect_err(reason);
+            assert!(error.contains(reason), "{error}");
+            assert!(!error.contains("planted"), "{error}");
+        }
+    }
+}

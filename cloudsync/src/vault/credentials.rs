@@ -125,6 +125,14 @@ impl Credentials {
         write_private_file(path, self.to_text().as_bytes())
     }
 
+    /// Returns whether these credentials hold options of a store that others on this machine could read in the file at `path`.
+    pub fn are_exposed_in(&self, path: &Path) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let others = |mode: u32| mode & 0o077 != 0;
+        !self.access.is_empty()
+            && std::fs::metadata(path).is_ok_and(|file| others(file.permissions().mode()))
+    }
+
     /// Refuses to register after the expiry. `now` is the vault's time.
     pub fn check_registration(&self, now: Timestamp) -> Result<()> {
         match now <= self.registration_expires {
@@ -175,6 +183,10 @@ mod tests {
 
         assert_eq!(Credentials::load(&path).expect("loaded"), credentials());
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert!(!credentials().are_exposed_in(&path));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("changed");
+        assert!(credentials().are_exposed_in(&path));
+        assert!(!Credentials { access: Access::new(), ..credentials() }.are_exposed_in(&path));
     }
 
     #[test]

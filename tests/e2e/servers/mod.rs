@@ -8,6 +8,7 @@ mod fault_proxy;
 mod moto;
 mod process;
 mod rclone;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +24,7 @@ pub(crate) use certificate::Certificate;
 pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use moto::Moto;
 pub(crate) use rclone::Rclone;
+pub(crate) use tunnel::Tunnel;
 
 /// A place for a vault on a server, and how it is reached.
 #[derive(Clone)]
@@ -94,13 +96,19 @@ impl Place {
 
     /// Opens the store here, without the program.
     pub(crate) fn open(&self) -> Arc<dyn ObjectStore> {
+        self.open_with(|_| {})
+    }
+
+    /// Opens the store here, in another way than usual.
+    pub(crate) fn open_with(&self, change: impl FnOnce(&mut Opening)) -> Arc<dyn ObjectStore> {
         let mut access = Access::from([("endpoint".to_string(), AccessValue::new(&self.endpoint))]);
         for (_, name, value) in &self.plain {
             access.insert(name.to_string(), AccessValue::new(value));
         }
         access.insert(self.secret.1.to_string(), AccessValue::new(&self.secret.2));
         let address: VaultAddress = self.url.parse().expect("an address");
-        let opening = Opening::new(access, Arc::new(SystemClock::new()));
+        let mut opening = Opening::new(access, Arc::new(SystemClock::new()));
+        change(&mut opening);
         address.open(&opening).expect("a store is opened without asking it")
     }
 }
