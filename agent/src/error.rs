@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
     Damage,
     /// Something that was asked about is not well.
     NotWell,
+    /// It was done but for what policy or a limit refuses.
+    Refused,
 }
 
 impl Outcome {
@@ -32,6 +34,7 @@ impl Outcome {
             Self::VaultBehind => 4,
             Self::Damage => 5,
             Self::NotWell => 1,
+            Self::Refused => 6,
         }
     }
 }
@@ -136,6 +139,26 @@ pub(crate) enum Cause {
     Pinned {
         /// Why it is pinned.
         reason: String,
+    },
+    /// The state of a vault forbids it.
+    #[error("{work} is stopped by the vault \"{vault}\": {why}")]
+    Stopped {
+        /// What is.
+        work: &'static str,
+        /// The vault's name in the configuration.
+        vault: String,
+        /// The row of the table that is in force.
+        why: String,
+        /// What would let it go on.
+        way_out: &'static str,
+    },
+    /// A vault's retention keeps less than security allows, or more than a vault holds.
+    #[error("{reason}")]
+    RetentionRefused {
+        /// What is wrong with it.
+        reason: String,
+        /// The policy that would do.
+        fitting: String,
     },
     /// A directory where a file is needed.
     #[error("it is {kind}, not a file")]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use cloudsync::recovery::{VaultChunks, manifest_of};
-use cloudsync::vault::Ordinals;
+use cloudsync::standing::Subscription;
 use cloudsync::vault::chain::Realm;
 use cloudsync::vault::commit::PointRecord;
 use cloudsync::vault::snapshot::Snapshot;
+use cloudsync::vault::state::SignedState;
+use cloudsync::vault::{Ordinals, Vault};
 use storepool::catalog::{Notes, Point};
 use storepool::chunks::{ChunkSource, PoolChunks};
 use storepool::id::{ChunkId, PointId};
@@ -17,6 +19,7 @@ use storepool::pool::Session;
 use crate::assembly::Assembly;
 use crate::error::{Attempt, Cause, Error};
 use crate::selection::{Selection, select};
+use crate::subscription::{Work, allow_local};
 use crate::vaults::{self, Engine};
 
 /// Which copy is read.
@@ -93,6 +96,22 @@ impl Origin {
         &self.points
     }
 
+    /// Refuses to restore what the vault's owner has stopped.
+    pub(crate) fn allow_restore(&self, assembly: &Assembly) -> Result<(), Error> {
+        match &self.copy {
+            // A pool without a configuration, as tests and recoveries have it, obeys nobody.
+            OpenCopy::Pool(_) => match assembly.config() {
+                Ok(config) => allow_local(assembly, &config, Work::DiskRestore),
+                Err(_) => Ok(()),
+            },
+            OpenCopy::Vault(vault) => {
+                let asked = vault.engine.run(vault_state(&vault.realm));
+                refuse_given_up(asked.attempt(|| "ask for the state of the vault".to_string())?)
+                    .attempt(String::new)
+            }
+        }
+    }
+
     /// Returns whether a vault is read.
     pub(crate) fn is_vault(&self) -> bool {
         matches!(self.copy, OpenCopy::Vault(_))
@@ -156,6 +175,24 @@ impl Origin {
                 Ok(Box::new(vault.engine.run(open)?))
             }
         }
+    }
+}
+
+// What the owner of a realm's vault has set.
+async fn vault_state(realm: &Realm) -> Result<Option<SignedState>, cloudsync::Error> {
+    Vault::reopen(realm).await?.subscription().await
+}
+
+/// Refuses to restore from a vault that its owner has given up.
+pub(crate) fn refuse_given_up(state: Option<SignedState>) -> Result<(), Cause> {
+    match state.filter(|state| state.subscription == Subscription::Deprovisioned) {
+        None => Ok(()),
+        Some(_) => Err(Cause::Stopped {
+            work: "restoring",
+            vault: "that was asked".to_string(),
+            why: "its owner set it deprovisioned".to_string(),
+            way_out: "the vault's owner must set it active again",
+        }),
     }
 }
 

@@ -80,6 +80,12 @@ impl Place {
 }
 
 impl Place {
+    /// Returns where systemd puts the credential `name` of this service, if it runs as one that has any.
+    pub(crate) fn credential(&self, name: &str) -> Option<PathBuf> {
+        let folder = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)?;
+        folder.is_absolute().then(|| folder.join(name))
+    }
+
     /// Returns the folder of what this installation remembers besides the pool: keys, anchors and ledgers of vaults.
     pub(crate) fn state(&self) -> PathBuf {
         self.pool.with_file_name("state")

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudsync::check::{CheckOptions, CheckReport, check};
+use cloudsync::contact::Contact;
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
+use cloudsync::forget::unwanted;
 use cloudsync::heal::{HealReport, heal};
 use cloudsync::layout::Label;
 use cloudsync::ledger::Ledger;
+use cloudsync::retention::RetentionPolicy;
+use cloudsync::standing::{Policy, Standing};
 use cloudsync::store::access::{Access, Variables};
 use cloudsync::store::bandwidth::UploadLimiter;
 use cloudsync::store::retry::{RetryPolicy, RetryStore};
@@ -23,6 +27,7 @@ use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::{NewServer, Unlocked, Vault};
 use cloudsync::writing::Writing;
+use jiff::tz::TimeZone;
 use storepool::catalog::Point;
 use storepool::clock::Clock;
 use storepool::disk::{Disk, SystemDisk};
@@ -37,6 +42,7 @@ use crate::config::{self, Config, VaultConfig};
 use crate::console::Progress;
 use crate::error::{Attempt, Cause, Error};
 use crate::place::Place;
+use crate::subscription::{self, Work, is_silence, warn_if_lost};
 
 /// How often a wait for the network looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -49,12 +55,58 @@ const PASSPHRASE_FILE_LIMIT: u64 = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct VaultFiles {
     folder: PathBuf,
+    // Where systemd puts the unlocked key, if it keeps it for the service.
+    credential: Option<PathBuf>,
+}
+
+/// Where the unlocked key for unattended work is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKeeping {
+    /// A credential of systemd, which may be sealed to this machine's TPM: in no file that a stolen disk gives away.
+    Credential(PathBuf),
+    /// A file that only its owner can read: whoever has the disk has the key.
+    File(PathBuf),
+    /// Nowhere: this installation is not registered.
+    Nowhere,
+}
+
+impl std::fmt::Display for KeyKeeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Credential(path) => write!(f, "systemd credential {}", path.display()),
+            Self::File(path) => write!(f, "file {}, readable by its owner alone", path.display()),
+            Self::Nowhere => f.write_str("nowhere"),
+        }
+    }
 }
 
 impl VaultFiles {
     /// Returns the files for the vault that the configuration calls `name`.
     pub(crate) fn of(place: &Place, name: &str) -> Self {
-        Self { folder: place.state().join(format!("vault-{name}")) }
+        let credential = place.credential(&format!("keepwell-vault-{name}"));
+        Self { folder: place.state().join(format!("vault-{name}")), credential }
+    }
+
+    /// Returns where the unlocked key for unattended work is kept.
+    pub(crate) fn key_keeping(&self) -> KeyKeeping {
+        match &self.credential {
+            Some(credential) if credential.exists() => KeyKeeping::Credential(credential.clone()),
+            _ if self.key().exists() => KeyKeeping::File(self.key()),
+            _ => KeyKeeping::Nowhere,
+        }
+    }
+
+    /// Reads the unlocked key from where it is kept.
+    pub(crate) fn load_key(&self) -> Result<UnlockedKey, cloudsync::Error> {
+        match self.key_keeping() {
+            KeyKeeping::Credential(path) => UnlockedKey::load_credential(&path),
+            KeyKeeping::File(_) | KeyKeeping::Nowhere => UnlockedKey::load(&self.key()),
+        }
+    }
+
+    /// Returns where it is remembered when the vault was reached last, and what its owner has set.
+    pub(crate) fn contact(&self) -> PathBuf {
+        self.folder.join("contact")
     }
 
     /// Returns where the unlocked key is.
@@ -73,7 +125,7 @@ impl VaultFiles {
 
     /// Returns whether this installation is registered.
     pub(crate) fn is_registered(&self) -> bool {
-        self.key().exists()
+        self.key_keeping() != KeyKeeping::Nowhere
     }
 
     /// Makes the folder.
@@ -171,7 +223,7 @@ impl Engine {
     }
 
     /// Runs a future; once `monitor` asks to stop it has some seconds to end by itself. `None` if it was dropped.
-    fn run_stoppable<T>(
+    pub(crate) fn run_stoppable<T>(
         &self,
         future: impl Future<Output = T>,
         monitor: &dyn Monitor,
@@ -203,8 +255,12 @@ pub(crate) struct OwnVault {
     pub(crate) vault: Vault,
     /// This server's part of it.
     pub(crate) realm: Realm,
-    anchor: Anchor,
-    ledger: Arc<Ledger>,
+    pub(crate) anchor: Anchor,
+    pub(crate) ledger: Arc<Ledger>,
+    /// What is remembered of the contact with it.
+    pub(crate) contact: Contact,
+    pub(crate) policy: Policy,
+    retention: Option<RetentionPolicy>,
     // The text of the configuration file, which is copied with the points.
     configuration: String,
     _lock: HeldLock,
@@ -230,16 +286,40 @@ impl OwnVault {
                 "the keys of the vault in {file} can be read by others: run chmod 600 {file}"
             ));
         }
-        let key = UnlockedKey::load(&files.key())?;
+        let key = files.load_key()?;
         let limiter = bandwidth::limiter(engine, &assembly.place, name, config);
-        let vault = engine.open_limited(&credentials, Some(limiter))?;
+        let mut contact = Contact::load(&files.contact(), credentials.vault);
+        let vault = match engine.open_limited(&credentials, Some(limiter)) {
+            Ok(vault) => vault,
+            Err(error) => {
+                if is_silence(&error) {
+                    contact.not_reached(engine.around().clock.now());
+                    contact.save()?;
+                    warn_if_lost(assembly, name, &contact);
+                }
+                return Err(error.into());
+            }
+        };
+        note_contact(engine, &mut contact, &vault)?;
         let realm = vault.unlock_with(&key)?;
         let anchor = Anchor::load(&files.anchor(), realm.keys())?
             .ok_or_else(|| Cause::NotRegistered { vault: name.to_string() })?;
         let ledger = Arc::new(Ledger::open(&files.ledger(), realm.id())?);
         let configuration = config::read(&assembly.place.configuration)?;
         let name = name.to_string();
-        Ok(Self { name, vault, realm, anchor, ledger, configuration, _lock: lock })
+        let (policy, retention) = (config.policy, config.retention.clone());
+        Ok(Self {
+            name,
+            vault,
+            realm,
+            anchor,
+            ledger,
+            contact,
+            policy,
+            retention,
+            configuration,
+            _lock: lock,
+        })
     }
 
     /// Copies all points of the pool that the vault does not have.
@@ -260,8 +340,9 @@ impl OwnVault {
         wanted: impl Fn(&Point) -> bool,
         monitor: Arc<dyn Monitor>,
     ) -> Result<SyncReport, Cause> {
+        self.obey(engine)?;
         let session = Arc::new(pool.begin_session()?);
-        let mut points = pool.points()?;
+        let mut points = self.wanted(engine, pool.points()?)?;
         points.retain(wanted);
         let (options, around) = (SyncOptions::default(), engine.around());
         let configuration = Some(ServerConfiguration {
@@ -316,6 +397,41 @@ impl OwnVault {
     }
 }
 
+impl OwnVault {
+    /// Returns the row of the table that is in force.
+    pub(crate) fn standing(&self, engine: &Engine) -> Standing {
+        self.contact.standing(self.policy, engine.around().clock.now())
+    }
+
+    // Refuses to copy what the vault's owner does not want; strictly, what is there goes, too.
+    fn obey(&mut self, engine: &Engine) -> Result<(), Cause> {
+        let standing = self.standing(engine);
+        if standing.forget_vault_points {
+            self.forget_all(engine)?;
+        }
+        subscription::check(&self.name, &standing, Work::VaultBackup)
+    }
+
+    /// Returns the points that the vault's retention would not drop at once; judged by what is remembered of its state.
+    pub(crate) fn wanted(&self, engine: &Engine, points: Vec<Point>) -> Result<Vec<Point>, Cause> {
+        let Some(policy) = &self.retention else { return Ok(points) };
+        let Some(known) = self.ledger.snapshot(self.realm.keys())? else { return Ok(points) };
+        let now = engine.around().clock.now();
+        let unwanted = unwanted(&known, &points, policy, &TimeZone::system(), now);
+        Ok(points.into_iter().filter(|point| !unwanted.contains(&point.id)).collect())
+    }
+}
+
+// The vault was reached; what its owner says is asked once in a while.
+fn note_contact(engine: &Engine, contact: &mut Contact, vault: &Vault) -> Result<(), Cause> {
+    let now = engine.around().clock.now();
+    contact.reached(now);
+    if let Err(error) = engine.run(contact.refresh(vault, now)) {
+        tracing::warn!(%error, "the state of the vault cannot be read");
+    }
+    Ok(contact.save()?)
+}
+
 /// Opens this server's part of a vault to read from it: without a lock, and whatever became of the right to write there.
 pub(crate) fn look_into(
     assembly: &Assembly,
@@ -328,7 +444,7 @@ pub(crate) fn look_into(
         return Err(Cause::NotRegistered { vault: name.to_string() });
     }
     let credentials = Credentials::load(&config.credentials)?;
-    let key = UnlockedKey::load(&files.key())?;
+    let key = files.load_key()?;
     let realm = engine.open(&credentials)?.unlock_with(&key)?;
     let (snapshot, damage) = engine.run(realm.load_readable())?;
     if let Some(damage) = damage {

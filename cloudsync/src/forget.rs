@@ -110,6 +110,35 @@ fn fresh_notes(snapshot: &Snapshot, pool: &[Point]) -> Vec<PointNotes> {
         .collect()
 }
 
+/// Returns the points of the pool that the vault does not have and that its retention would drop as soon as they were
+/// there: to copy them would be for nothing. The newest of a source is never among them.
+pub fn unwanted(
+    snapshot: &Snapshot,
+    pool: &[Point],
+    policy: &RetentionPolicy,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> BTreeSet<PointId> {
+    let mut sources: BTreeMap<(&str, &str), Vec<(Option<PointId>, Candidate)>> = BTreeMap::new();
+    for point in snapshot.points().values() {
+        let series = sources.entry((&point.group, &point.source)).or_default();
+        series.push((None, candidate(point, now)));
+    }
+    for point in pool.iter().filter(|point| !snapshot.points().contains_key(&point.id)) {
+        let notes = notes_of(point);
+        let pinned = notes.keep_until.filter(|until| *until > now).map(|_| "kept".to_string());
+        let own = Candidate { started: point.started, tags: notes.tags, pinned };
+        sources.entry((&point.group, &point.source)).or_default().push((Some(point.id), own));
+    }
+    let mut unwanted = BTreeSet::new();
+    for series in sources.into_values() {
+        let (ids, candidates): (Vec<_>, Vec<_>) = series.into_iter().unzip();
+        let plan = policy.plan(&candidates, zone, now);
+        unwanted.extend(plan.removed().filter_map(|index| ids[index]));
+    }
+    unwanted
+}
+
 /// Forgets points, and brings the vault's notes up to date, in one commit. Points that are not there are passed over.
 ///
 /// # Errors

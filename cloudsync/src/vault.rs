@@ -204,6 +204,15 @@ impl Vault {
         Ok(Self { store, descriptor })
     }
 
+    /// Opens the vault that a realm belongs to.
+    pub async fn reopen(realm: &Realm) -> Result<Self> {
+        let store = realm.store().clone();
+        let descriptor = Descriptor::load(store.as_ref()).await?;
+        let missing = || Error::NotAVault { address: store.address().to_owned() };
+        let descriptor = descriptor.filter(|it| it.vault == realm.vault()).ok_or_else(missing)?;
+        Ok(Self { store, descriptor })
+    }
+
     /// Returns what the vault says about itself.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor

@@ -29,4 +29,5 @@ mod stores;
 mod tree;
 mod two_processes;
 mod upload_limit;
+mod vault_life;
 mod vault_messages;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use storepool::backup::{BackupOptions, BackupReport, backup};
+use storepool::clock::{Clock, SystemClock};
 use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::pool::Pool;
 
@@ -14,8 +15,9 @@ use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::{between, counted, duration, rfc3339, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
-use crate::job::backup::BackupChoices;
+use crate::job::backup::{BackupChoices, keep};
 use crate::process::host_name;
+use crate::subscription::{Work, allow_local};
 
 /// Make recovery points of groups, or of files and folders
 ///
@@ -71,6 +73,9 @@ pub(super) struct Backup {
     /// Record this name of the host instead of its own
     #[arg(requires = "files", long, short = 'H', value_name = "NAME")]
     host: Option<String>,
+    /// Keep the points at least until the end of this day, or for this long, whatever the retention says
+    #[arg(long, value_name = "DATE|DURATION", value_parser = arguments::until)]
+    keep_until: Option<arguments::Until>,
     /// Read every file, even if it looks unchanged
     #[arg(long, short)]
     force: bool,
@@ -103,9 +108,17 @@ pub(super) struct Summary {
 
 impl Backup {
     pub(super) fn run(mut self, assembly: &Assembly) -> Result<Outcome, Error> {
+        allow_local(assembly, &assembly.config()?, Work::DiskBackup)?;
+        let now = SystemClock::new().now();
+        let keep_until = self.keep_until.take().map(|until| until.after(now));
+        let keep_until = keep_until.transpose().map_err(Error::usage)?;
         if self.files.is_empty() {
-            let choices =
-                BackupChoices { dry_run: self.dry_run, force: self.force, tags: self.tags() };
+            let choices = BackupChoices {
+                dry_run: self.dry_run,
+                force: self.force,
+                tags: self.tags(),
+                keep_until,
+            };
             return group_backup::run(assembly, &self.groups, &choices);
         }
         let pool = assembly.open_pool()?;
@@ -128,6 +141,9 @@ impl Backup {
         let result = backup(&pool, &tree, &options, &progress);
         let elapsed = progress.finish();
         let report = result.attempt(attempt)?;
+        if let (Some(point), Some(until)) = (report.point, keep_until) {
+            keep(&pool, point, until).attempt(|| format!("pin point {}", point.short()))?;
+        }
         tell(assembly, &options, &report, elapsed);
         Ok(if report.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
     }

@@ -12,7 +12,7 @@ use storepool::id::PointId;
 
 use super::pin::pinned;
 use super::points::{Filter, tags_cell};
-use super::{arguments, configured_forget};
+use super::{arguments, configured_forget, vault_forget};
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::table::{Align, Table};
@@ -29,7 +29,8 @@ use crate::error::{Attempt, Cause, Error, Outcome};
 Examples:
   keepwell forget -n --keep-daily 7 --keep-weekly 4 --keep-monthly 12
   keepwell forget --keep-within 30d --keep-yearly all
-  keepwell forget 7f3a9c12")]
+  keepwell forget 7f3a9c12
+  keepwell forget --vault -n")]
 pub(super) struct Forget {
     /// Forget exactly these points
     #[arg(value_name = "POINT", conflicts_with_all = ["Keep", "Filter", "group_by"])]
@@ -41,6 +42,9 @@ pub(super) struct Forget {
     /// What makes a series: host, group, source, tags, separated by commas; empty for none
     #[arg(long, value_name = "WHAT", default_value = "host,group,source", value_parser = grouping)]
     group_by: Series,
+    /// Forget points of a vault instead: by name, by --keep-*, or as the vault's retention in the configuration says
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["Filter", "group_by"])]
+    vault: Option<Option<String>>,
     /// Show what would be forgotten, and why the rest stays
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -157,6 +161,15 @@ struct Decision {
 
 impl Forget {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(vault) = &self.vault {
+            let request = vault_forget::Request {
+                vault: vault.as_deref(),
+                points: &self.points,
+                policy: self.keep.policy(),
+                dry_run: self.dry_run,
+            };
+            return vault_forget::run(assembly, &request);
+        }
         if self.points.is_empty() && self.keep.policy().is_empty() {
             let config = assembly.config()?;
             if config.groups.values().any(|group| group.retention.is_some()) {

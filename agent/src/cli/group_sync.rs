@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::sync::tell;
+use super::sync::{outcome, tell};
 use crate::assembly::Assembly;
 use crate::config::Config;
 use crate::error::{Attempt, Error, Outcome};
@@ -38,7 +38,10 @@ pub(super) fn run(
         let result = copied.attempt(attempt).map(|report| {
             let vault = group.vault.as_deref().unwrap_or_default();
             tell(&assembly.console, vault, &report, elapsed);
-            if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete }
+            match config.vaults.get(vault) {
+                Some(config) => outcome(assembly, config, &report),
+                None => Outcome::Done,
+            }
         });
         let entered = match &result {
             Ok(outcome) => record.end(Ok(*outcome), None),

@@ -19,6 +19,7 @@ mod group_backup;
 mod group_sync;
 mod init;
 mod jobs;
+mod key;
 mod ls;
 mod man;
 mod pin;
@@ -33,9 +34,15 @@ mod restore;
 mod stats;
 mod sync;
 mod tag;
+mod undelete;
 mod vault;
 mod vault_access;
+mod vault_forget;
 mod vault_ping;
+mod vault_points;
+mod vault_prune;
+mod vault_state;
+mod vault_status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -125,6 +132,8 @@ enum Command {
     Pool(pool::Pool),
     Vault(vault::Vault),
     Sync(sync::Sync),
+    Undelete(undelete::Undelete),
+    Key(key::Key),
     Recover(recover::Recover),
     Daemon(daemon::Daemon),
     Jobs(jobs::Jobs),
@@ -179,6 +188,8 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Quickstart(args) => args.run(&assembly("quickstart")?),
         Command::Vault(args) => args.run(&assembly("vault")?),
         Command::Sync(args) => args.run(&assembly("sync")?),
+        Command::Undelete(args) => args.run(&assembly("undelete")?),
+        Command::Key(args) => args.run(&assembly("key")?),
         Command::Recover(args) => args.run(&assembly("recover")?),
         Command::Init(args) => args.run(&assembly("init")?),
         Command::Backup(args) => args.run(&assembly("backup")?),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use storepool::catalog::{Pin, Point, choose};
 use storepool::manifest::Manifest;
 
+use super::vault_points;
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::table::{Align, Table};
@@ -30,6 +31,12 @@ pub(super) struct Points {
     /// Only the newest N of each series
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     latest: Option<u32>,
+    /// List the points of a vault instead of the pool's
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["Filter", "latest", "problems"])]
+    vault: Option<Option<String>>,
+    /// With --vault: those that were forgotten, and until when "keepwell undelete" brings them back
+    #[arg(long, requires = "vault")]
+    forgotten: bool,
     /// List what could not be backed up
     #[arg(long)]
     problems: bool,
@@ -131,6 +138,9 @@ impl PointDocument {
 
 impl Points {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(vault) = &self.vault {
+            return vault_points::run(assembly, vault.as_deref(), self.forgotten, &self.names);
+        }
         let pool = assembly.open_pool()?;
         let attempt = || "list the points".to_string();
         let all = pool.points().attempt(attempt)?;

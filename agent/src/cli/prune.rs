@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use storepool::prune::{Fate, PruneOptions, PruneReport, prune};
 
-use super::arguments;
+use super::{arguments, vault_prune};
 use crate::assembly::Assembly;
 use crate::console::units::{counted, duration, size};
 use crate::error::{Attempt, Error, Outcome};
@@ -20,7 +20,8 @@ use crate::error::{Attempt, Error, Outcome};
 #[command(after_help = "\
 Examples:
   keepwell prune -n
-  keepwell prune --max-unused 0 --wait 1h")]
+  keepwell prune --max-unused 0 --wait 1h
+  keepwell prune --vault")]
 pub(super) struct Prune {
     /// Show what would be done, but change nothing
     #[arg(long, short = 'n')]
@@ -28,6 +29,9 @@ pub(super) struct Prune {
     /// Copy packs until at most so much of the pool is unused; 0 copies all, unlimited none
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = arguments::percent)]
     max_unused: f64,
+    /// Prune a vault instead of the pool; forgotten points first go for good, what they needed is deleted by a later prune
+    #[arg(long, value_name = "NAME")]
+    vault: Option<Option<String>>,
     /// If another prune runs, wait for it this long
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     wait: Option<Duration>,
@@ -60,6 +64,12 @@ struct Packs {
 
 impl Prune {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(vault) = &self.vault {
+            let (dry_run, max_unused) = (self.dry_run, self.max_unused);
+            return assembly.wait_while_busy(self.wait, || {
+                vault_prune::run(assembly, vault.as_deref(), dry_run, max_unused)
+            });
+        }
         let options = PruneOptions {
             dry_run: self.dry_run,
             max_unused_percent: self.max_unused,

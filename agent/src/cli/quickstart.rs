@@ -14,6 +14,7 @@ use cloudsync::store::VaultAddress;
 use cloudsync::sync::SyncReport;
 use cloudsync::vault::REGISTRATION_PERIOD;
 use cloudsync::vault::credentials::Credentials;
+use cloudsync::vault::owner::OwnerKey;
 use serde::Serialize;
 use storepool::backup::{BackupOptions, BackupReport, backup};
 use storepool::entry::EntryPath;
@@ -245,9 +246,11 @@ fn prepare_vault(
         true => Credentials::load(&places.credentials).attempt(attempt)?,
         false => {
             let address = VaultAddress::Directory(places.vault.clone());
-            let made =
-                create_vault(engine, VAULT, address, REGISTRATION_PERIOD, Default::default());
+            let owner = OwnerKey::generate(engine.around().entropy);
+            let period = REGISTRATION_PERIOD;
+            let made = create_vault(engine, VAULT, address, period, Default::default(), &owner);
             let credentials = made.attempt(attempt)?;
+            owner.save(&places.credentials.with_extension("owner")).attempt(attempt)?;
             credentials.save(&places.credentials).attempt(attempt)?;
             credentials
         }

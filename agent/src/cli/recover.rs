@@ -16,7 +16,7 @@ use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, local, rfc3339, size};
 use crate::contents::locate;
 use crate::error::{Attempt, Error, Outcome};
-use crate::origin::Origin;
+use crate::origin::{Origin, refuse_given_up};
 use crate::vaults::{self, Engine};
 
 /// Get points back from a vault, on a machine that has nothing else
@@ -157,6 +157,10 @@ impl Recover {
                 .warn("this passphrase was replaced or removed; it opened an old copy of its slot");
         }
         let realm = unlocked.realm;
+        if !self.list {
+            let state = engine.run(vault.subscription()).attempt(attempt)?;
+            refuse_given_up(state).attempt(String::new)?;
+        }
         if self.adopt {
             let attempt = || format!("become \"{label}\" again");
             let adoption = Adoption {

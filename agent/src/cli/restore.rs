@@ -111,6 +111,7 @@ struct Summary {
 impl Restore {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let origin = self.origin.open(assembly)?;
+        origin.allow_restore(assembly)?;
         let (selection, manifest) = origin.select(&self.point).attempt(|| "restore".to_string())?;
         let attempt = || format!("restore {}", selection.name());
         let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use storepool::pool::Pool;
 
 use super::group_sync;
+use super::vault_forget::warn_of_full_source;
 use crate::assembly::Assembly;
 use crate::config::VaultConfig;
 use crate::console::Console;
@@ -39,6 +40,7 @@ struct Summary {
     vault: String,
     points_copied: Vec<String>,
     points_skipped: Vec<SkippedPoint>,
+    points_refused: Vec<String>,
     points: u64,
     packs: u64,
     objects: u64,
@@ -104,7 +106,19 @@ fn copy(
     let elapsed = vaults::finish(progress);
     let report = copied.attempt(attempt)?;
     tell(&assembly.console, name, &report, elapsed);
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(outcome(assembly, vault, &report))
+}
+
+/// Returns how a sync ended, and warns of sources that have as many points as there can be.
+pub(super) fn outcome(assembly: &Assembly, vault: &VaultConfig, report: &SyncReport) -> Outcome {
+    for full in &report.fullest {
+        warn_of_full_source(&assembly.console, &full.source, full.points, vault);
+    }
+    match (report.refused.is_empty(), report.skipped.is_empty()) {
+        (false, _) => Outcome::Refused,
+        (true, false) => Outcome::Incomplete,
+        (true, true) => Outcome::Done,
+    }
 }
 
 pub(super) fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: Duration) {
@@ -118,6 +132,7 @@ pub(super) fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: 
             vault: name.to_string(),
             points_copied: report.copied.iter().map(ToString::to_string).collect(),
             points_skipped: skipped.collect(),
+            points_refused: report.refused.iter().map(ToString::to_string).collect(),
             points: report.points,
             packs: report.packs,
             objects: report.objects,
@@ -146,6 +161,10 @@ pub(super) fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: 
         size(report.bytes_stored),
         report.witness
     ));
+    if !report.refused.is_empty() {
+        let points = counted(report.refused.len() as u64, "point");
+        console.warn(format!("{points} refused: the vault holds as many of the source as it can"));
+    }
     for skipped in &report.skipped {
         console.warn(format!("point {} was not copied: {}", skipped.point.short(), skipped.reason));
     }

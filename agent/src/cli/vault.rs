@@ -3,23 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Args, Subcommand};
 use cloudsync::layout::Label;
 use cloudsync::store::VaultAddress;
 use cloudsync::store::access::Access;
 use cloudsync::vault::credentials::Credentials;
+use cloudsync::vault::owner::OwnerKey;
 use cloudsync::vault::{NewVault, REGISTRATION_PERIOD, Vault as OpenVault};
 use serde::Serialize;
 
 use super::arguments;
 use super::vault_access::StoreAccess;
 use super::vault_ping::Ping;
+use super::vault_state::SetState;
+use super::vault_status::Status;
 use crate::assembly::Assembly;
 use crate::config::{self, Config, is_vault_name};
-use crate::console::units::{count, counted, local, rfc3339, size};
+use crate::console::units::{local, rfc3339};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::passphrases::NewPassphrase;
 use crate::process::host_name;
-use crate::vaults::{self, Engine, OwnVault, VaultFiles};
+use crate::vaults::{self, Engine, VaultFiles};
 
 /// Make vaults, register with them, look at them
 #[derive(Args, Debug)]
@@ -35,6 +39,7 @@ enum Action {
     Register(Register),
     List(List),
     Status(Status),
+    SetState(SetState),
     Ping(Ping),
 }
 
@@ -57,6 +62,9 @@ struct Create {
     /// Where to write the credentials file
     #[arg(long, value_name = "FILE")]
     credentials: PathBuf,
+    /// Where to write the owner file, with which the vault's state is set (beside the credentials, ending in .owner)
+    #[arg(long, value_name = "FILE")]
+    owner_key: Option<PathBuf>,
     /// The vault's name
     #[arg(long, value_name = "NAME", default_value = "main")]
     name: String,
@@ -72,23 +80,16 @@ struct Create {
 /// Makes this server's keys, closes them with the passphrase, proves that the passphrase opens them again, and enters the vault in the configuration.
 /// Needed for recovery are the credentials file and the passphrase: keep both, apart from this machine and from each other.
 #[derive(Args, Debug)]
-#[command(
-    group = ArgGroup::new("passphrase").args(["passphrase_file", "generate_passphrase"]).required(true),
-    after_help = "\
+#[command(after_help = "\
 Examples:
   keepwell vault register --credentials main.vault --generate-passphrase /root/passphrase
-  keepwell vault register --credentials main.vault --passphrase-file /run/secrets/vault --label web1"
-)]
+  keepwell vault register --credentials main.vault --passphrase-file /run/secrets/vault --label web1")]
 struct Register {
     /// The credentials file of the vault
     #[arg(long, value_name = "FILE")]
     credentials: PathBuf,
-    /// Read the passphrase from FILE
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-    /// Make a passphrase and write it to FILE, which must not exist
-    #[arg(long, value_name = "FILE")]
-    generate_passphrase: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: NewPassphrase,
     /// This server's name in the vault, visible there (the host's name)
     #[arg(long, value_name = "LABEL")]
     label: Option<Label>,
@@ -103,14 +104,6 @@ struct Register {
 #[derive(Args, Debug)]
 struct List {}
 
-/// Show what of this server is in a vault
-#[derive(Args, Debug)]
-struct Status {
-    /// Which vault of the configuration
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-}
-
 impl Vault {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         match self.action {
@@ -118,6 +111,7 @@ impl Vault {
             Action::Register(args) => args.run(assembly),
             Action::List(args) => args.run(assembly),
             Action::Status(args) => args.run(assembly),
+            Action::SetState(args) => args.run(assembly),
             Action::Ping(args) => args.run(assembly),
         }
     }
@@ -129,6 +123,7 @@ struct Created {
     name: String,
     url: String,
     credentials: PathBuf,
+    owner_key: PathBuf,
     registration_expires: String,
 }
 
@@ -139,18 +134,29 @@ impl Create {
             let path = self.credentials.display();
             return Err(Error::usage(format!("{path} is there already: name a new file")));
         }
+        let owner_file =
+            self.owner_key.clone().unwrap_or_else(|| self.credentials.with_extension("owner"));
+        if owner_file.exists() || owner_file == self.credentials {
+            let path = owner_file.display();
+            return Err(Error::usage(format!(
+                "{path} is there already: name a new file with --owner-key"
+            )));
+        }
         let engine = Engine::start()?;
+        let owner = OwnerKey::generate(engine.around().entropy);
         let address: VaultAddress = self.url.parse().attempt(attempt)?;
         let period = self.expires.unwrap_or(REGISTRATION_PERIOD);
         let access = self.access.read()?;
-        let made = create_vault(&engine, &self.name, address, period, access);
+        let made = create_vault(&engine, &self.name, address, period, access, &owner);
         let credentials = made.attempt(attempt)?;
+        owner.save(&owner_file).attempt(attempt)?;
         credentials.save(&self.credentials).attempt(attempt)?;
         assembly.console.document(&Created {
             vault: credentials.vault.to_string(),
             name: credentials.name.clone(),
             url: credentials.address.to_string(),
             credentials: self.credentials.clone(),
+            owner_key: owner_file.clone(),
             registration_expires: rfc3339(credentials.registration_expires),
         });
         let console = &assembly.console;
@@ -159,6 +165,10 @@ impl Create {
             "wrote {}: servers can register with it until {}, and recover with it always",
             self.credentials.display(),
             local(credentials.registration_expires)
+        ));
+        console.note(format!(
+            "wrote {}: with it the vault's state is set; no server needs it",
+            owner_file.display()
         ));
         console.note(format!(
             "next: keepwell vault register --credentials {} --generate-passphrase FILE",
@@ -175,6 +185,7 @@ pub(super) fn create_vault(
     address: VaultAddress,
     registration_period: Duration,
     access: Access,
+    owner: &OwnerKey,
 ) -> Result<Credentials, cloudsync::Error> {
     let store = engine.patient(&address, address.create(&engine.opening(&access))?);
     let request = NewVault {
@@ -184,7 +195,8 @@ pub(super) fn create_vault(
         labels: Vec::new(),
         access,
     };
-    let (_, credentials) = engine.run(OpenVault::create(store, &request, &engine.around()))?;
+    let (_, credentials) =
+        engine.run(OpenVault::create_owned(store, &request, owner, &engine.around()))?;
     Ok(credentials)
 }
 
@@ -219,12 +231,7 @@ impl Register {
             None => label_of_host()?,
         };
         let engine = Engine::start()?;
-        let passphrase = match (&self.passphrase_file, &self.generate_passphrase) {
-            (Some(file), _) => vaults::read_passphrase(file).attempt(attempt)?,
-            (None, Some(file)) => vaults::generate_passphrase(&engine, file).attempt(attempt)?,
-            (None, None) => return Err(Error::usage("no passphrase was given")),
-        };
-        let strength = passphrase.strength();
+        let passphrase = self.passphrase.get(&engine, &assembly.console).attempt(attempt)?;
         let added = self.access.read()?;
         let file = match added.is_empty() {
             true => self.credentials.clone(),
@@ -252,13 +259,12 @@ impl Register {
             vault: credentials.vault.to_string(),
             label: label.to_string(),
             credentials: file.clone(),
-            passphrase_file: self.generate_passphrase.clone(),
+            passphrase_file: self.passphrase.generated().map(Path::to_path_buf),
         });
         console.note(format!("registered as \"{label}\" with the vault \"{name}\""));
-        console.note(format!("the passphrase has about {} bits", strength.bits));
         console.note("keep safe, away from this machine and apart from each other:");
         console.note(format!("  the credentials  {}", file.display()));
-        if let Some(file) = &self.generate_passphrase {
+        if let Some(file) = self.passphrase.generated() {
             console.note(format!("  the passphrase   {}", file.display()));
         }
         console.note("without the passphrase nobody can read the vault, and nobody can replace it");
@@ -334,73 +340,6 @@ impl List {
         if none {
             assembly.console.note("no vault in the configuration");
         }
-        Ok(Outcome::Done)
-    }
-}
-
-#[derive(Serialize)]
-struct Stand {
-    name: String,
-    vault: String,
-    url: String,
-    label: String,
-    generation: u64,
-    witness: String,
-    points: u64,
-    forgotten: u64,
-    points_waiting: u64,
-    newest: Option<String>,
-    objects: u64,
-    bytes: u64,
-}
-
-impl Status {
-    fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        let config = assembly.config()?;
-        let (name, vault) = vaults::choose(&config, self.name.as_deref())?;
-        let attempt = || format!("look into the vault \"{name}\"");
-        let pool = assembly.open_configured(&config)?;
-        let engine = Engine::start()?;
-        let mut own = OwnVault::open(assembly, &engine, name, vault).attempt(attempt)?;
-        let snapshot = own.state(&engine).attempt(attempt)?;
-        let points = pool.points().attempt(attempt)?;
-        let waiting = points.iter().filter(|point| {
-            !snapshot.points().contains_key(&point.id)
-                && !snapshot.forgotten().contains_key(&point.id)
-        });
-        let newest = snapshot.points().values().map(|point| point.started).max();
-        let live = || snapshot.objects().values().filter(|object| object.condemned.is_none());
-        let stand = Stand {
-            name: own.name.clone(),
-            vault: own.vault.id().to_string(),
-            url: own.vault.store().address().to_string(),
-            label: snapshot.label().map(ToString::to_string).unwrap_or_default(),
-            generation: snapshot.generation().0,
-            witness: snapshot.witness(own.realm.keys()).to_string(),
-            points: snapshot.points().len() as u64,
-            forgotten: snapshot.forgotten().len() as u64,
-            points_waiting: waiting.count() as u64,
-            newest: newest.map(rfc3339),
-            objects: live().count() as u64,
-            bytes: live().map(|object| object.record.size).sum(),
-        };
-        let console = &assembly.console;
-        console.document(&stand);
-        console.say(format!("vault    {} at {}, as \"{}\"", stand.name, stand.url, stand.label));
-        console.say(format!(
-            "points   {} here, {} waiting to be copied",
-            count(stand.points),
-            count(stand.points_waiting)
-        ));
-        if let Some(newest) = newest {
-            console.say(format!("newest   {}", local(newest)));
-        }
-        console.say(format!(
-            "size     {} in {}",
-            size(stand.bytes),
-            counted(stand.objects, "object")
-        ));
-        console.say(format!("witness  {}", stand.witness));
         Ok(Outcome::Done)
     }
 }

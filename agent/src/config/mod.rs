@@ -12,6 +12,7 @@ mod maintenance;
 mod pool;
 mod reader;
 mod retention;
+mod security;
 #[cfg(test)]
 mod tests;
 mod upload_limit;
@@ -38,6 +39,7 @@ pub(crate) use group::{
 };
 pub(crate) use maintenance::{MaintenanceConfig, Routine};
 pub(crate) use pool::PoolConfig;
+pub(crate) use security::SecurityConfig;
 pub(crate) use vault::{VaultConfig, is_vault_name};
 
 use crate::error::{Attempt, Cause, Error};
@@ -60,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) daemon: DaemonConfig,
     /// `[alerts]`.
     pub(crate) alerts: AlertsConfig,
+    /// `[security]`.
+    pub(crate) security: SecurityConfig,
 }
 
 /// Something in the configuration file that cannot be meant.
@@ -115,7 +119,15 @@ impl Config {
         let document = Document::parse(text)
             .map_err(|error| reader.error(error.span(), error.message().to_string()))?;
         let root = Section::root(&reader, document.as_table());
-        root.only_known(&["pool", "vault", "group", "maintenance", "daemon", "alerts"])?;
+        root.only_known(&[
+            "pool",
+            "vault",
+            "group",
+            "maintenance",
+            "daemon",
+            "alerts",
+            "security",
+        ])?;
         let Some(pool) = root.section("pool", "[pool]")? else {
             return Err(reader.error(None, "there is no [pool]".to_string()));
         };
@@ -136,6 +148,7 @@ impl Config {
             maintenance: MaintenanceConfig::read(root.section("maintenance", "[maintenance]")?)?,
             daemon: DaemonConfig::read(root.section("daemon", "[daemon]")?)?,
             alerts: AlertsConfig::read(root.section("alerts", "[alerts]")?)?,
+            security: SecurityConfig::read(root.section("security", "[security]")?)?,
         })
     }
 }

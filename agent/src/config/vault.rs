@@ -1,11 +1,15 @@
 //! `[vault.NAME]`: where the second copy goes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use cloudsync::forget::{UNDELETE_LEAST, UNDELETE_MOST, UNDELETE_PERIOD};
+use cloudsync::retention::RetentionPolicy;
+use cloudsync::standing::Policy;
 use cloudsync::store::bandwidth::Calendar;
 
 use super::reader::Section;
-use super::{ConfigError, upload_limit};
+use super::{ConfigError, retention, upload_limit};
 
 /// `[vault.NAME]`: where the second copy goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +18,12 @@ pub(crate) struct VaultConfig {
     pub(crate) credentials: PathBuf,
     /// How fast to upload, and when.
     pub(crate) upload_limit: Calendar,
+    /// Which points stay in the vault; all if nothing is said.
+    pub(crate) retention: Option<RetentionPolicy>,
+    /// How long forgotten points can be restored.
+    pub(crate) undelete: Duration,
+    /// How the vault's state reaches into local work.
+    pub(crate) policy: Policy,
 }
 
 impl VaultConfig {
@@ -23,7 +33,7 @@ impl VaultConfig {
             let expected = "a name of a vault has 1 to 63 of a-z, 0-9, - and _";
             return Err(section.complaint(expected.to_string()));
         }
-        section.only_known(&["credentials", "upload_limit"])?;
+        section.only_known(&["credentials", "upload_limit", "retention", "undelete", "policy"])?;
         let credentials = section
             .path("credentials", "the path of a file")?
             .ok_or_else(|| section.complaint(format!("[vault.{name}] has no credentials")))?;
@@ -32,7 +42,15 @@ impl VaultConfig {
             Some(Ok(calendar)) => calendar,
             Some(Err(message)) => return Err(section.wrong("upload_limit", message)),
         };
-        Ok(Self { credentials, upload_limit })
+        let undelete = section.duration("undelete", UNDELETE_LEAST..=UNDELETE_MOST)?;
+        let policy = section.parsed("policy", "\"keep-local\" or \"strict\"")?;
+        Ok(Self {
+            credentials,
+            upload_limit,
+            retention: retention::read(section, "retention")?,
+            undelete: undelete.unwrap_or(UNDELETE_PERIOD),
+            policy: policy.unwrap_or_default(),
+        })
     }
 }
 

@@ -106,6 +106,10 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
         }
         Cause::Usage(_) => (USAGE, hint("run \"keepwell help\" for all commands and options")),
         Cause::Pinned { .. } => (REFUSED, hint("run \"keepwell pin --remove POINT\" if it may go")),
+        Cause::Stopped { way_out, .. } => (REFUSED, hint(way_out)),
+        Cause::RetentionRefused { fitting, .. } => {
+            (REFUSED, hint(&format!("this would do: {fitting}")))
+        }
         Cause::NotAFile { .. } => {
             (FAILED, hint("run \"keepwell restore POINT:PATH --to DIR\" to get a whole directory"))
         }

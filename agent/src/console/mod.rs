@@ -6,6 +6,7 @@
 pub(crate) mod failure;
 mod listing;
 mod progress;
+pub(crate) mod prompt;
 mod screen;
 pub(crate) mod table;
 pub(crate) mod units;

@@ -57,6 +57,23 @@ fn advise(error: &Error) -> (u8, &'static str) {
             REFUSED,
             "if this machine was copied or restored, only one of the two may go on; nothing was harmed",
         ),
+        Error::LastPoint { .. } => {
+            (REFUSED, "the last point of a data source stays; make a newer one first")
+        }
+        Error::TooManyPoints { .. } => {
+            (REFUSED, "run \"keepwell forget --vault\" with a retention that fits")
+        }
+        Error::TooManySlots { .. } | Error::SlotExists { .. } | Error::NoSuchSlot { .. } => {
+            (USAGE, "run \"keepwell key list\" to see all passphrases")
+        }
+        Error::LastSlot { .. } => (
+            REFUSED,
+            "add another one first with \"keepwell key add\", or change it with \"keepwell key passwd\"",
+        ),
+        Error::NoOwner | Error::OtherOwner { .. } | Error::OwnerFileDamaged { .. } => (
+            USAGE,
+            "use the owner file that \"keepwell vault create\" wrote beside the credentials",
+        ),
         Error::KeyFileExposed { .. } => {
             (REFUSED, "take the rights away from others with chmod 600")
         }

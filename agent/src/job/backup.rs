@@ -5,9 +5,13 @@
 
 use std::time::Duration;
 
+use cloudsync::notes::ON_DEMAND;
 use storepool::backup::{BackupOptions, BackupReport, backup};
+use storepool::catalog::Pin;
+use storepool::clock::Timestamp;
 use storepool::id::PointId;
 use storepool::monitor::Monitor;
+use storepool::pool::Pool;
 
 use super::Workshop;
 use crate::config::{GroupConfig, HookCommand};
@@ -26,6 +30,17 @@ pub(crate) struct BackupChoices {
     pub(crate) force: bool,
     /// Tags of the new points.
     pub(crate) tags: Vec<String>,
+    /// No retention removes the new points before.
+    pub(crate) keep_until: Option<Timestamp>,
+}
+
+/// Pins a point that was made on demand until a date of its own.
+pub(crate) fn keep(pool: &Pool, point: PointId, until: Timestamp) -> Result<(), Cause> {
+    let all = pool.points()?;
+    let Some(found) = all.iter().find(|other| other.id == point) else { return Ok(()) };
+    let mut notes = found.notes.clone();
+    notes.pins.push(Pin { reason: ON_DEMAND.to_string(), until: Some(until.0) });
+    Ok(pool.set_notes(point, &notes)?)
 }
 
 /// What became of one source.
@@ -195,6 +210,9 @@ impl Round<'_> {
                 self.workshop.pool.forget(&[point])?;
             }
             return Err(cause);
+        }
+        if let (Some(point), Some(until)) = (report.point, choices.keep_until) {
+            keep(self.workshop.pool, point, until)?;
         }
         Ok(report)
     }

@@ -87,9 +87,19 @@ impl UnlockedKey {
 
     /// Reads the key file, after checking that nobody but its owner can, and that the owner is this user or root.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_unless(path, 0o077)
+    }
+
+    /// Reads a key that systemd keeps as a credential of this service: there the group's bits show who else the service
+    /// itself lets in.
+    pub fn load_credential(path: &Path) -> Result<Self> {
+        Self::load_unless(path, 0o007)
+    }
+
+    fn load_unless(path: &Path, exposed: u32) -> Result<Self> {
         let status = std::fs::metadata(path).map_err(Error::file("read", path))?;
         let own = status.uid() == 0 || status.uid() == rustix::process::geteuid().as_raw();
-        if status.mode() & 0o077 != 0 || !own {
+        if status.mode() & exposed != 0 || !own {
             return Err(Error::KeyFileExposed {
                 path: path.to_path_buf(),
                 mode: status.mode() & 0o7777,
