@@ -415,9 +415,9 @@ impl OwnVault {
     /// Returns the points that the vault's retention would not drop at once; judged by what is remembered of its state.
     pub(crate) fn wanted(&self, engine: &Engine, points: Vec<Point>) -> Result<Vec<Point>, Cause> {
         let Some(policy) = &self.retention else { return Ok(points) };
-        let Some(known) = self.ledger.snapshot(self.realm.keys())? else { return Ok(points) };
+        let known = self.ledger.snapshot(self.realm.keys())?;
         let now = engine.around().clock.now();
-        let unwanted = unwanted(&known, &points, policy, &TimeZone::system(), now);
+        let unwanted = unwanted(known.as_ref(), &points, policy, &TimeZone::system(), now);
         Ok(points.into_iter().filter(|point| !unwanted.contains(&point.id)).collect())
     }
 }

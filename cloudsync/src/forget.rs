@@ -111,20 +111,22 @@ fn fresh_notes(snapshot: &Snapshot, pool: &[Point]) -> Vec<PointNotes> {
 }
 
 /// Returns the points of the pool that the vault does not have and that its retention would drop as soon as they were
-/// there: to copy them would be for nothing. The newest of a source is never among them.
+/// there: to copy them would be for nothing. The newest of a source is never among them. Without a state that is
+/// remembered the points of the pool are judged alone, which keeps more.
 pub fn unwanted(
-    snapshot: &Snapshot,
+    snapshot: Option<&Snapshot>,
     pool: &[Point],
     policy: &RetentionPolicy,
     zone: &TimeZone,
     now: Timestamp,
 ) -> BTreeSet<PointId> {
     let mut sources: BTreeMap<(&str, &str), Vec<(Option<PointId>, Candidate)>> = BTreeMap::new();
-    for point in snapshot.points().values() {
+    for point in snapshot.into_iter().flat_map(|it| it.points().values()) {
         let series = sources.entry((&point.group, &point.source)).or_default();
         series.push((None, candidate(point, now)));
     }
-    for point in pool.iter().filter(|point| !snapshot.points().contains_key(&point.id)) {
+    let known = |point: &&Point| snapshot.is_some_and(|it| it.points().contains_key(&point.id));
+    for point in pool.iter().filter(|point| !known(point)) {
         let notes = notes_of(point);
         let pinned = notes.keep_until.filter(|until| *until > now).map(|_| "kept".to_string());
         let own = Candidate { started: point.started, tags: notes.tags, pinned };

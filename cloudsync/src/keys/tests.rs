@@ -117,30 +117,32 @@ async fn passphrases_are_added_changed_and_removed_without_touching_data() {
 async fn whatever_call_fails_a_passphrase_opens_and_the_next_change_completes() {
     let server = Server::new().await;
     let (start, memories) = (server.memory.copy(), server.memories());
-    for fault in [Fault::Refuse(StoreFault::Timeout), Fault::LoseReply, Fault::LandLate] {
-        let mut call = 0;
-        loop {
-            server.memory.become_like(&start);
-            server.remember(&memories);
-            let faulty = Arc::new(FaultyStore::new(server.memory.clone(), [(call, fault)]));
-            let name = format!("{fault:?} at {call}");
+    // One fault for each call: key derivation takes most of the time.
+    let faults = [Fault::LandLate, Fault::LoseReply, Fault::Refuse(StoreFault::Timeout)];
+    let mut call = 0;
+    loop {
+        server.memory.become_like(&start);
+        server.remember(&memories);
+        let fault = faults[call as usize % faults.len()];
+        let faulty = Arc::new(FaultyStore::new(server.memory.clone(), [(call, fault)]));
+        let name = format!("{fault:?} at {call}");
 
-            let outcome = changed(&server, faulty.clone(), "first", SECOND).await;
+        let outcome = changed(&server, faulty.clone(), "first", SECOND).await;
 
-            let (old, new) = (opens(&server, PASSPHRASE).await, opens(&server, SECOND).await);
-            assert!(old || new, "{name}: {outcome:?}");
-            if faulty.calls() <= call {
-                assert!(outcome.is_ok() && new && !old, "{name}: {outcome:?}");
-                break;
-            }
-            changed(&server, server.memory.clone(), "first", SECOND).await.expect(&name);
-            assert!(opens(&server, SECOND).await && !opens(&server, PASSPHRASE).await, "{name}");
-            let slots = server.memory.names().into_iter().filter(|it| it.contains("/k/")).count();
-            assert_eq!(slots, 1, "{name}");
-            call += 1;
+        let new = opens(&server, SECOND).await;
+        assert!(new || opens(&server, PASSPHRASE).await, "{name}: {outcome:?}");
+        if faulty.calls() <= call {
+            assert!(outcome.is_ok() && new, "{name}: {outcome:?}");
+            break;
         }
-        assert!(call > 8, "{fault:?}: only {call} calls");
+        changed(&server, server.memory.clone(), "first", SECOND).await.expect(&name);
+        assert!(opens(&server, SECOND).await, "{name}");
+        let slots = server.memory.names().into_iter().filter(|it| it.contains("/k/")).count();
+        assert_eq!(slots, 1, "{name}");
+        call += 1;
     }
+    assert!(call > 8, "only {call} calls");
+    assert!(!opens(&server, PASSPHRASE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

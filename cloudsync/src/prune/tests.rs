@@ -1,21 +1,26 @@
 //! The life of points in a vault: forgotten, restored, gone; what is freed and when; whatever call fails, whatever the
 //! clocks do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
 use super::{PruneOptions, SETTLING, Tally};
 use crate::error::{Error, StoreFault};
-use crate::forget::UNDELETE_PERIOD;
+use crate::forget::{ForgetPlan, UNDELETE_PERIOD, forget};
 use crate::layout::ObjectKind;
+use crate::notes::ON_DEMAND;
+use crate::retention::{Count, POINTS_PER_SOURCE, POINTS_WARNING, RetentionPolicy};
 use crate::store::ObjectStore;
 use crate::testing::server::{DAY, Files, Server, files, joined};
 use crate::testing::{Fault, FaultyStore, MemoryStore};
+use crate::vault::commit::{Changes, CommitKind, PointRecord};
 use crate::vault::snapshot::Snapshot;
-use crate::vault::time::ClockDoubt;
+use crate::vault::time::{ClockDoubt, read_clocks};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -382,6 +387,114 @@ async fn a_dry_run_tells_and_changes_nothing() {
     let real = server.prune(memory(), true, all()).await.expect("pruned");
     assert_eq!(real.condemned, report.condemned);
     assert_eq!(real.repacked, report.repacked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_with_all_the_points_there_can_be_takes_no_more_and_loses_none() {
+    let server = Server::new().await;
+    let memory = || server.memory.clone();
+    let first = server.back_up("tree", &files(1, 1, 100));
+    server.sync(memory()).await.expect("synced");
+    let pattern = server.state().await.points()[&first].clone();
+    // All the others share the first one's objects.
+    let many: Vec<PointRecord> = (1..POINTS_PER_SOURCE as u64)
+        .map(|number| {
+            let mut id = [7; 32];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            let started = Timestamp(pattern.started.0 - number as i64 * 60_000_000_000);
+            PointRecord { id: PointId(id), started, ..pattern.clone() }
+        })
+        .collect();
+    let ids: Vec<PointId> = many.iter().map(|point| point.id).collect();
+    let add = Changes { points_added: many, ..Changes::default() };
+    server
+        .write(memory(), async |writing| {
+            let mut snapshot = writing.begin().await?;
+            let mut add = Some(add);
+            writing.commit(&mut snapshot, CommitKind::Sync, |_| Ok(add.take())).await
+        })
+        .await
+        .expect("added");
+    server.pass(HOUR);
+    let next = server.back_up("tree", &files(2, 1, 100));
+    let other = server.back_up("other", &files(3, 1, 100));
+
+    let full = server.sync(memory()).await.expect("synced");
+
+    assert_eq!(
+        (full.refused.as_slice(), full.copied.as_slice()),
+        ([next].as_slice(), [other].as_slice())
+    );
+    assert_eq!(full.fullest[0].points, POINTS_PER_SOURCE);
+    assert!(server.state().await.points().contains_key(&first));
+    server.forget(memory(), &ids[..499]).await.expect("forgotten");
+    let room = server.sync(memory()).await.expect("synced");
+    assert_eq!((room.refused.len(), room.copied.as_slice()), (0, [next].as_slice()));
+    assert_eq!(room.fullest[0].points, POINTS_WARNING + 2);
+    // Forgotten points count again when they come back.
+    let refused = server.undelete(memory(), &ids[..499]).await.expect_err("too many");
+    assert!(matches!(refused, Error::TooManyPoints { .. }), "{refused}");
+    server.undelete(memory(), &ids[..498]).await.expect("as many as there can be");
+    let last = server.forget(memory(), &[other]).await.expect_err("refused");
+    assert!(matches!(last, Error::LastPoint { .. }), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pins_and_tags_of_the_pool_hold_in_the_vault_whatever_a_clock_says() {
+    let server = Server::new().await;
+    let memory = || server.memory.clone();
+    let mut points = Vec::new();
+    for number in 0..5 {
+        points.push(server.back_up("tree", &files(number, 1, 100)));
+        server.pass(HOUR);
+    }
+    let until = |days: u32| Timestamp(server.memory.now().0 + (DAY * days).as_nanos() as i64);
+    server.annotate(points[0], &[("law", None)], &[]);
+    server.annotate(points[1], &[(ON_DEMAND, Some(until(30)))], &[]);
+    server.sync(memory()).await.expect("synced");
+    // Attached when the point was in the vault already.
+    server.annotate(points[2], &[], &["audit"]);
+    let policy = RetentionPolicy {
+        last: Count::Limited(1),
+        tags: vec!["audit".into()],
+        ..RetentionPolicy::default()
+    };
+    let plan = async |server: &Server| {
+        let pool = server.pool.points().expect("listed");
+        server
+            .write(server.memory.clone(), async |writing| {
+                let snapshot = writing.begin().await?;
+                let clocks = read_clocks(writing.realm, writing.anchor, writing.around).await?;
+                Ok(ForgetPlan::new(&snapshot, &pool, &policy, &TimeZone::UTC, &clocks))
+            })
+            .await
+            .expect("planned")
+    };
+
+    let first = plan(&server).await;
+    assert_eq!(first.removed().collect::<Vec<_>>(), [points[3]]);
+    assert_eq!(first.notes.len(), 1);
+    // Neither clock alone ends a pin, or makes anything go that stayed.
+    server.jump(400);
+    assert_eq!(plan(&server).await.removed().collect::<Vec<_>>(), [points[3]]);
+    server.jump(-800);
+    assert_eq!(plan(&server).await.removed().collect::<Vec<_>>(), [points[3]]);
+    server.jump(400);
+
+    // The notes travel with the next commit, and hold when the pool is lost.
+    server
+        .write(memory(), async |writing| {
+            let mut snapshot = writing.begin().await?;
+            forget(writing, &mut snapshot, &BTreeSet::new(), &first.notes).await
+        })
+        .await
+        .expect("noted");
+    server.pool.forget(&points).expect("forgotten");
+    assert_eq!(plan(&server).await.removed().collect::<Vec<_>>(), [points[3]]);
+    server.pass(DAY * 31);
+    let later = plan(&server).await;
+    assert_eq!(later.removed().collect::<BTreeSet<_>>(), BTreeSet::from([points[1], points[3]]));
+    assert_eq!(later.notes, []);
 }
 
 // A model of a server's vault: what there should be, and what could still be restored.

@@ -218,12 +218,15 @@ mod tests {
             ("keepwell vault", "something"),
             ("}", ",\"more\":1}"),
             ("2026-", "26-"),
+            ("\"vault\":\"04", "\"vault\":\"05"),
+            ("\"owner\":\"07", "\"owner\":\"08"),
         ] {
             assert!(Descriptor::decode(text.replace(from, to).as_bytes()).is_err(), "{to}");
         }
         assert_eq!(
             text,
-            "{\"format\":\"keepwell vault\",\"version\":1,\"vault\":\"01010101010101010101010101010101\",\
+            "{\"format\":\"keepwell vault\",\"version\":1,\"vault\":\"04a71e7eda35e80a22b6d7450e43cd67\",\
+             \"owner\":\"0707070707070707070707070707070707070707070707070707070707070707\",\
              \"name\":\"main \\\"vault\\\"\",\"created\":\"2026-02-02T02:40:00Z\"}"
         );
     }
