@@ -120,7 +120,9 @@ pub fn unwanted(
     zone: &TimeZone,
     now: Timestamp,
 ) -> BTreeSet<PointId> {
-    let mut sources: BTreeMap<(&str, &str), Vec<(Option<PointId>, Candidate)>> = BTreeMap::new();
+    // Points of the vault without their ids: they are not the ones to be judged.
+    type Series = Vec<(Option<PointId>, Candidate)>;
+    let mut sources: BTreeMap<(&str, &str), Series> = BTreeMap::new();
     for point in snapshot.into_iter().flat_map(|it| it.points().values()) {
         let series = sources.entry((&point.group, &point.source)).or_default();
         series.push((None, candidate(point, now)));
