@@ -205,16 +205,18 @@ async fn load(
     known: Option<Snapshot>,
     report: &mut CheckReport,
 ) -> Result<Snapshot> {
-    match realm.load_readable().await? {
-        (state, None) => Ok(state),
-        (state, Some(damage)) => {
+    match (realm.load_readable().await, known) {
+        (Ok((state, None)), _) => Ok(state),
+        (Ok((state, Some(damage))), known) => {
             report.add("commit", damage_object(&damage), None, &damage);
             // What this installation has seen goes further.
-            Ok(match known {
-                Some(known) if known.generation() > state.generation() => known,
-                _ => state,
-            })
+            Ok(known.filter(|known| known.generation() > state.generation()).unwrap_or(state))
         }
+        (Err(damage), Some(known)) if damage.is_damage() => {
+            report.add("commit", damage_object(&damage), None, &damage);
+            Ok(known)
+        }
+        (Err(error), _) => Err(error),
     }
 }
 

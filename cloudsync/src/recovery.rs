@@ -6,6 +6,8 @@
 //! id, and by the name that the tree above gives it.
 
 mod chunks;
+#[cfg(test)]
+mod tests;
 
 use storepool::chunks::ChunkSource;
 use storepool::id::{ChunkId, ChunkKind, PointId};

@@ -55,7 +55,7 @@ fn advise(error: &Error) -> (u8, &'static str) {
         ),
         Error::TakenOver { .. } | Error::Twin { .. } => (
             REFUSED,
-            "if this machine was copied or restored, only one of the two may go on; nothing was harmed",
+            "if this machine was copied or restored, only one of the two may go on: \"keepwell recover --adopt\" makes this one the right one; nothing was harmed",
         ),
         Error::LastPoint { .. } => {
             (REFUSED, "the last point of a data source stays; make a newer one first")
@@ -104,9 +104,10 @@ fn advise(error: &Error) -> (u8, &'static str) {
         Error::Damaged { reason: SealError::Cost { .. }, .. } => {
             (FAILED, "use a machine with more memory")
         }
-        error if error.is_damage() => {
-            (DAMAGE, "recovery of what is not affected is still possible")
-        }
+        error if error.is_damage() => (
+            DAMAGE,
+            "\"keepwell repair --vault\" replaces what the pool has; recovery of what is not affected is still possible",
+        ),
         _ => (FAILED, ""),
     }
 }

@@ -439,3 +439,41 @@ async fn a_directory_is_a_vault_and_a_chunk_damaged_there_costs_only_its_file() 
     assert!(report.problem_count >= 1);
     assert!(report.files >= 1, "{report:?}");
 }
+
+/// The ledger of last month names packs that were pruned since: nobody may rely on them, and nothing of it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_of_last_month_does_not_believe_in_what_was_pruned_since() {
+    use crate::forget::UNDELETE_PERIOD;
+    use crate::prune::PruneOptions;
+    use crate::testing::server::{Server, files, joined};
+    let server = Server::new().await;
+    let memory = || server.memory.clone();
+    let (kept, gone) = (files(1, 4, 9000), files(2, 4, 9000));
+    let first = server.back_up("tree", &gone);
+    server.sync(memory()).await.expect("synced");
+    let last_month = server.memories();
+    let second = server.back_up("tree", &kept);
+    server.sync(memory()).await.expect("synced");
+    server.forget(memory(), &[first]).await.expect("forgotten");
+    let options = || PruneOptions { max_unused_percent: 0.0, ..PruneOptions::default() };
+    for _ in 0..3 {
+        server.pass(UNDELETE_PERIOD * 2);
+        server.prune(memory(), true, options()).await.expect("pruned");
+    }
+    let pruned = server.memory.names().len();
+    let anchor = fs::read(server.path("anchor")).expect("read");
+    server.remember(&last_month);
+    fs::write(server.path("anchor"), anchor).expect("only the ledger is old");
+    server.pool.forget(&[first]).expect("forgotten here, too");
+    server.memory.take_requests();
+
+    // The files of the pruned point are back at the source.
+    let third = server.back_up("tree", &joined(&[&kept, &gone]));
+    let report = server.sync(memory()).await.expect("synced");
+
+    assert_eq!(report.copied, [third]);
+    assert_eq!(server.memory.take_requests().delete, 0);
+    assert!(server.memory.names().len() > pruned, "what was gone was put again");
+    assert_eq!(server.restored(third).await, joined(&[&kept, &gone]));
+    assert_eq!(server.restored(second).await, kept);
+}

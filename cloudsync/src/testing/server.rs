@@ -317,7 +317,8 @@ impl Server {
     }
 }
 
-fn content(root: &Path) -> Files {
+/// Returns all files below a folder.
+pub(crate) fn content(root: &Path) -> Files {
     let mut found = Files::new();
     let mut open = vec![root.to_path_buf()];
     while let Some(folder) = open.pop() {

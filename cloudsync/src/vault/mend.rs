@@ -59,15 +59,21 @@ impl Realm {
         anchor: &mut Anchor,
         around: &Surroundings<'_>,
     ) -> Result<MendedChain> {
-        let (readable, damage) = self.load_readable().await?;
+        let (readable, damage) = match self.load_readable().await {
+            Ok((state, damage)) => (Some(state), damage),
+            // Not even the first commit can be read.
+            Err(damage) if damage.is_damage() => (None, Some(damage)),
+            Err(error) => return Err(error),
+        };
         let is_broken = damage.is_some();
-        let mut state = match damage {
-            None => readable,
-            Some(damage) => {
+        let mut state = match (readable, damage) {
+            (Some(state), None) => state,
+            (readable, damage) => {
                 let seen = |state: &Snapshot| {
                     (state.generation(), state.head()) == (anchor.generation(), anchor.head())
                 };
-                known.into_iter().chain([readable]).find(seen).ok_or(damage)?
+                let lost = Error::Interrupted { stage: "mending the history" };
+                known.into_iter().chain(readable).find(seen).ok_or(damage.unwrap_or(lost))?
             }
         };
         if !is_broken && self.newest_checkpoint_damage().await?.is_none() {
