@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::control::client::ClientError;
+use crate::courier::CourierError;
 use crate::hooks::HookError;
 
 /// How a command ended that did what it could.
@@ -102,6 +104,12 @@ pub(crate) enum Cause {
         /// The exit code that tells most about them.
         code: u8,
     },
+    /// A way by which alerts are told failed.
+    #[error(transparent)]
+    Courier(#[from] CourierError),
+    /// The daemon did not do what it was asked.
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
     /// Groups of the configuration failed.
     #[error("{} of {all} groups failed: {names}", names.split(", ").count())]
     Groups {

@@ -71,10 +71,10 @@ CREATE TABLE owed_hook (
     hook TEXT NOT NULL
 ) STRICT;
 
--- How full the pool's disks were, for the forecast: one row a day.
+-- How full the disks of the pool were, for the forecast: one row a day.
 CREATE TABLE fullness (
     day INTEGER PRIMARY KEY,
-    pool_bytes INTEGER NOT NULL,
+    used_bytes INTEGER NOT NULL,
     room_bytes INTEGER NOT NULL
 ) STRICT;
 

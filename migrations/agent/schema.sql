@@ -21,7 +21,7 @@ CREATE UNIQUE INDEX alert_active ON alert (key) WHERE resolved IS NULL;
 
 CREATE TABLE fullness (
     day INTEGER PRIMARY KEY,
-    pool_bytes INTEGER NOT NULL,
+    used_bytes INTEGER NOT NULL,
     room_bytes INTEGER NOT NULL
 ) STRICT;
 

@@ -7,6 +7,7 @@ use storepool::clock::SystemClock;
 use storepool::lock::{LockMode, Locks};
 
 use crate::assembly::Assembly;
+use crate::control::{self, Server};
 use crate::daemon::{Command, Desk};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::notify::Notifier;
@@ -35,8 +36,18 @@ impl Daemon {
         let clock = Arc::new(SystemClock::new());
         let notifier = Notifier::of_environment();
         let place = assembly.place.clone();
-        let desk = Desk::open(place, config, journal, clock, notifier).attempt(attempt)?;
+        let desk = Desk::open(place, config, journal, clock.clone(), notifier).attempt(attempt)?;
         let handle = desk.handle();
+        // A journal of its own for those who ask: the desk keeps nobody waiting.
+        let journal = open_journal(assembly).attempt(attempt)?;
+        let path = control::path(&assembly.place);
+        let server = Server::start(&path, assembly.place.clone(), handle.clone(), journal, clock)
+            .map_err(|cause| Cause::Io {
+                action: "open the control socket",
+                path: path.clone(),
+                cause,
+            })
+            .attempt(attempt)?;
         assembly.console.attention().serve(move |sign| {
             match sign {
                 Sign::Stop => handle.tell(Command::Stop),
@@ -46,6 +57,9 @@ impl Daemon {
         });
         tracing::info!("protecting");
         desk.run();
+        server.stop();
+        // Whoever looks for it finds at once that nobody is there.
+        let _ = std::fs::remove_file(&path);
         Ok(Outcome::Done)
     }
 }

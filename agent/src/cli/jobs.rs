@@ -1,15 +1,13 @@
 //! `keepwell jobs`: what ran, what runs, and how it ended.
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::Value;
 use storepool::clock::{Clock, SystemClock};
 
 use crate::assembly::Assembly;
 use crate::console::table::{Align, Table};
-use crate::console::units::{between, duration, local, rfc3339};
+use crate::console::units::{between, duration, local};
+use crate::documents::JobDocument;
 use crate::error::{Attempt, Error, Outcome};
-use crate::journal::Job;
 use crate::record::open_journal;
 
 /// List jobs: what ran, what runs, and how it ended
@@ -28,45 +26,6 @@ pub(super) struct Jobs {
     /// At most N
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     limit: u32,
-}
-
-/// A job for programs.
-#[derive(Debug, Serialize)]
-pub(crate) struct JobDocument {
-    pub(crate) id: i64,
-    pub(crate) task: String,
-    pub(crate) state: &'static str,
-    pub(crate) reason: &'static str,
-    pub(crate) attempt: u32,
-    pub(crate) queued: String,
-    pub(crate) started: Option<String>,
-    pub(crate) finished: Option<String>,
-    pub(crate) exit_code: Option<u8>,
-    pub(crate) message: Option<String>,
-    pub(crate) hint: Option<String>,
-    pub(crate) summary: Option<Value>,
-    pub(crate) request: Option<String>,
-}
-
-impl JobDocument {
-    /// Returns a job as programs see it.
-    pub(crate) fn of(job: &Job) -> Self {
-        Self {
-            id: job.id.0,
-            task: job.task.clone(),
-            state: job.state.word(),
-            reason: job.reason.word(),
-            attempt: job.attempt,
-            queued: rfc3339(job.queued),
-            started: job.started.map(rfc3339),
-            finished: job.finished.map(rfc3339),
-            exit_code: job.exit_code,
-            message: job.message.clone(),
-            hint: job.hint.clone(),
-            summary: job.summary.clone(),
-            request: job.request.clone(),
-        }
-    }
 }
 
 impl Jobs {

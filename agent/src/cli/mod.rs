@@ -32,6 +32,7 @@ mod repair;
 mod repair_vault;
 mod restore;
 mod stats;
+mod status;
 mod sync;
 mod tag;
 mod undelete;
@@ -135,6 +136,7 @@ enum Command {
     Undelete(undelete::Undelete),
     Key(key::Key),
     Recover(recover::Recover),
+    Status(status::Status),
     Daemon(daemon::Daemon),
     Jobs(jobs::Jobs),
     Alerts(alerts::Alerts),
@@ -211,6 +213,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Repair(args) => args.run(&assembly("repair")?),
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),
+        Command::Status(args) => args.run(&assembly("status")?),
         Command::Daemon(args) => args.run(&assembly("daemon")?),
         Command::Jobs(args) => args.run(&assembly("jobs")?),
         Command::Alerts(args) => args.run(&assembly("alerts")?),

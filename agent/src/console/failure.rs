@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::vault_advice::advise_vault;
+use crate::control::client::ClientError;
 use crate::error::{Cause, Error};
 use crate::signals::EXIT_INTERRUPTED;
 
@@ -86,7 +87,11 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
         Cause::Hook { .. } => {
             (FAILED, hint("the points are sound; see what the command left undone"))
         }
-        Cause::Groups { .. } => (FAILED, None),
+        Cause::Groups { .. } | Cause::Courier(_) => (FAILED, None),
+        Cause::Daemon(ClientError::Refused { hint, .. }) => (FAILED, hint.clone()),
+        Cause::Daemon(ClientError::Broken(_)) => {
+            (FAILED, hint("run \"keepwell jobs\" to see what became of the job"))
+        }
         Cause::Sources { code, .. } => (*code, None),
         Cause::Configuration(error) => {
             let hint = error.nearest().map(|nearest| format!("did you mean \"{nearest}\"?"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use storepool::clock::{Clock, Timestamp};
+use storepool::disk::{Disk, SystemDisk};
 use tokio::sync::{broadcast, oneshot};
 
 use super::judge;
@@ -16,7 +17,7 @@ use super::queue::{self, Later, QUEUE_MOST, Waiting, Wish};
 use crate::config::{Config, SyncWhen};
 use crate::error::Cause;
 use crate::job::Task;
-use crate::journal::{Ending, Job, JobId, JobState, Journal, NewJob, Raised, Reason};
+use crate::journal::{Ending, Fullness, Job, JobId, JobState, Journal, NewJob, Raised, Reason};
 use crate::notify::Notifier;
 use crate::place::Place;
 use crate::record::state_of;
@@ -176,6 +177,7 @@ pub(crate) struct Desk {
     looked: Option<Duration>,
     fed: Option<Duration>,
     counted: HashMap<String, Timestamp>,
+    measured: Option<Timestamp>,
     courier: Option<JobProcess>,
     courier_sent: Option<Duration>,
     news: bool,
@@ -210,6 +212,7 @@ impl Desk {
             looked: None,
             fed: None,
             counted: HashMap::new(),
+            measured: None,
             courier: None,
             courier_sent: None,
             news: false,
@@ -714,6 +717,33 @@ impl Desk {
             }
         }
         late.iter().for_each(|draft| self.raise(draft, now));
+        self.measure(now);
+    }
+
+    // How full the disks are, once an hour; the row of a day is that of its last hour.
+    fn measure(&mut self, now: Timestamp) {
+        if self.measured.is_some_and(|measured| now.0 - measured.0 < COUNT_EVERY.as_nanos() as i64)
+        {
+            return;
+        }
+        self.measured = Some(now);
+        let (mut used_bytes, mut room_bytes) = (0, 0);
+        for path in &self.config.pool.paths {
+            let Ok(space) = SystemDisk.space(path) else { continue };
+            used_bytes += space.total.saturating_sub(space.available);
+            room_bytes += space.available.saturating_sub(self.config.pool.reserve.bytes(space));
+        }
+        let today = now.seconds().div_euclid(86_400);
+        let kept = self.journal.measure(Fullness { day: today, used_bytes, room_bytes });
+        self.note(kept, "remember how full the disks are");
+        let days = self.journal.measurements(today - 60).unwrap_or_default();
+        match judge::filling(&days) {
+            Some(draft) => self.raise(&draft, now),
+            None => {
+                let resolved = self.journal.resolve("filling", now);
+                self.note(resolved, "end an alert");
+            }
+        }
     }
 
     fn raise(&mut self, draft: &crate::journal::AlertDraft, now: Timestamp) {

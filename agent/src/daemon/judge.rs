@@ -7,7 +7,7 @@ use storepool::clock::Timestamp;
 use crate::config::{AlertLevel, Config, GroupConfig};
 use crate::console::units;
 use crate::job::Task;
-use crate::journal::{AlertDraft, Ending, JobState, TaskMemory};
+use crate::journal::{AlertDraft, Ending, Fullness, JobState, TaskMemory};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A schedule of minutes is not late after some minutes: a long run is no failure.
@@ -178,6 +178,45 @@ pub(super) fn late(
     memories.iter().filter_map(draft).collect()
 }
 
+/// Returns in how many days the disks are full at the pace of these days, which come oldest first. `None` if they do not fill, or too little is known.
+pub(crate) fn forecast(days: &[Fullness]) -> Option<u64> {
+    /// Of fewer days a single large restore or log file would look like a trend.
+    const DAYS_LEAST: usize = 5;
+    /// Beyond that nobody acts.
+    const DAYS_MOST: f64 = 3650.0;
+    if days.len() < DAYS_LEAST {
+        return None;
+    }
+    // Least squares: one odd day does not decide.
+    let count = days.len() as f64;
+    let mean_day = days.iter().map(|day| day.day as f64).sum::<f64>() / count;
+    let mean_room = days.iter().map(|day| day.room_bytes as f64).sum::<f64>() / count;
+    let (mut product, mut square) = (0.0, 0.0);
+    for day in days {
+        let distance = day.day as f64 - mean_day;
+        product += distance * (day.room_bytes as f64 - mean_room);
+        square += distance * distance;
+    }
+    let per_day = product / square;
+    let room = days.last()?.room_bytes as f64;
+    let left = -room / per_day;
+    (per_day < 0.0 && left.is_finite() && left <= DAYS_MOST).then_some(left.floor() as u64)
+}
+
+/// Returns the alert that the disks fill, if they do so soon.
+pub(super) fn filling(days: &[Fullness]) -> Option<AlertDraft> {
+    const WARN: u64 = 14;
+    const CRITICAL: u64 = 3;
+    let left = forecast(days).filter(|left| *left <= WARN)?;
+    let level = if left <= CRITICAL { AlertLevel::Critical } else { AlertLevel::Warning };
+    Some(AlertDraft {
+        key: "filling".to_string(),
+        level,
+        message: format!("the pool is full in {}", units::counted(left, "day")),
+        hint: Some("keep fewer points, or run \"keepwell pool add DIR\"".to_string()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -264,5 +303,26 @@ mod tests {
         assert!(!partly.resolve.contains(&"incomplete backup web".to_string()));
         let cancelled = after(&config(), &task, JobState::Cancelled, &ending(0), 0);
         assert_eq!(cancelled, Verdict::default());
+    }
+
+    #[test]
+    fn disks_that_fill_are_foreseen_and_those_that_do_not_are_not() {
+        let days = |rooms: &[u64]| -> Vec<Fullness> {
+            let day = |(day, room): (usize, &u64)| Fullness {
+                day: day as i64,
+                used_bytes: 0,
+                room_bytes: *room,
+            };
+            rooms.iter().enumerate().map(day).collect()
+        };
+
+        assert_eq!(forecast(&days(&[100, 90, 80, 70, 60])), Some(6));
+        assert_eq!(forecast(&days(&[100, 90, 80, 70])), None, "too little is known");
+        assert_eq!(forecast(&days(&[60, 70, 80, 90, 100])), None);
+        assert_eq!(forecast(&days(&[100, 100, 100, 100, 100])), None);
+        // One large file that came and went.
+        assert_eq!(forecast(&days(&[100, 100, 20, 100, 100])), None);
+        assert_eq!(filling(&days(&[100, 90, 80, 70, 60])).unwrap().level, AlertLevel::Warning);
+        assert_eq!(filling(&days(&[100, 80, 60, 40, 20])).unwrap().level, AlertLevel::Critical);
     }
 }

@@ -7,4 +7,5 @@ mod process;
 mod queue;
 
 pub(crate) use desk::{Command, Desk, DeskHandle, Submitted, Subscribed};
+pub(crate) use judge::{forecast, patience};
 pub(crate) use queue::Wish;

@@ -317,6 +317,16 @@ impl Journal {
         })?)
     }
 
+    /// Returns the newest job of exactly this task that did everything it was to do.
+    pub(crate) fn last_done(&self, task: &str) -> Result<Option<Job>, Cause> {
+        Ok(self.database.read(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM job WHERE task = ? AND state = 'done' ORDER BY id DESC LIMIT 1"
+            );
+            tx.query_row(&sql, [task], job_row).optional()
+        })?)
+    }
+
     /// Returns the jobs that wait or run, the oldest first.
     pub(crate) fn open_jobs(&self) -> Result<Vec<Job>, Cause> {
         Ok(self.database.read(|tx| {

@@ -39,8 +39,8 @@ pub(crate) struct OwedHook {
 pub(crate) struct Fullness {
     /// Days since 1970.
     pub(crate) day: i64,
-    /// Bytes of packs.
-    pub(crate) pool_bytes: u64,
+    /// Bytes in use on them, by whatever.
+    pub(crate) used_bytes: u64,
     /// Bytes that could still be written without touching the reserve.
     pub(crate) room_bytes: u64,
 }
@@ -148,7 +148,7 @@ impl Journal {
         self.database.write(|tx| {
             tx.execute(
                 "INSERT OR REPLACE INTO fullness VALUES (?, ?, ?)",
-                params![fullness.day, fullness.pool_bytes as i64, fullness.room_bytes as i64],
+                params![fullness.day, fullness.used_bytes as i64, fullness.room_bytes as i64],
             )?;
             tx.execute("DELETE FROM fullness WHERE day < ?", [fullness.day - 400])
         })?;
@@ -159,12 +159,12 @@ impl Journal {
     pub(crate) fn measurements(&self, day: i64) -> Result<Vec<Fullness>, Cause> {
         Ok(self.database.read(|tx| {
             tx.prepare(
-                "SELECT day, pool_bytes, room_bytes FROM fullness WHERE day >= ? ORDER BY day",
+                "SELECT day, used_bytes, room_bytes FROM fullness WHERE day >= ? ORDER BY day",
             )?
             .query_map([day], |row| {
                 Ok(Fullness {
                     day: row.get(0)?,
-                    pool_bytes: row.get::<_, i64>(1)?.unsigned_abs(),
+                    used_bytes: row.get::<_, i64>(1)?.unsigned_abs(),
                     room_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
                 })
             })?
