@@ -158,7 +158,7 @@ impl ObjectKind {
         }
     }
 
-    fn folder(self) -> char {
+    pub(crate) fn folder(self) -> char {
         match self {
             Self::Data => 'p',
             Self::Metadata => 't',

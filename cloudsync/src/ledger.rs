@@ -95,10 +95,7 @@ impl Ledger {
                     [realm.as_bytes().as_slice()],
                 )?;
             }
-            // Packs of a run that did not get to put them.
-            if tx.execute("DELETE FROM pack WHERE hash IS NULL", [])? > 0 {
-                delete_orphaned_chunks(tx)?;
-            }
+            delete_unfinished(tx)?;
             Ok(found)
         })?;
         let made_anew = found.is_none();
@@ -174,6 +171,11 @@ impl Ledger {
             Ok(tx.last_insert_rowid())
         })?;
         Ok(LedgerPack(no))
+    }
+
+    /// Forgets packs that were begun and not uploaded.
+    pub(crate) fn forget_unfinished(&self) -> Result<()> {
+        Ok(self.database.write(delete_unfinished)?)
     }
 
     /// Enters the chunks of a pack that was built.
@@ -299,6 +301,14 @@ fn enter(
         insert.execute(params![name.0.as_slice(), pack.0])?;
     }
     Ok(())
+}
+
+// Packs of a run that did not get to put them.
+fn delete_unfinished(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    match tx.execute("DELETE FROM pack WHERE hash IS NULL", [])? {
+        0 => Ok(()),
+        _ => delete_orphaned_chunks(tx),
+    }
 }
 
 fn delete_orphaned_chunks(tx: &Transaction<'_>) -> rusqlite::Result<()> {

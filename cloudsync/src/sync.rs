@@ -6,6 +6,7 @@
 //! anything, whatever the ledger says.
 
 mod batch;
+mod bury;
 mod gate;
 mod packing;
 mod settle;
@@ -24,8 +25,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use crate::crypto::ring::Witness;
-use crate::error::{Error, Result};
-use crate::layout::Generation;
+use crate::error::{Error, Result, StoreFault};
+use crate::layout::{Generation, ObjectName};
 use crate::ledger::Ledger;
 use crate::retention::{POINTS_PER_SOURCE, POINTS_WARNING};
 use crate::sync::batch::Batch;
@@ -38,6 +39,8 @@ use crate::vault::snapshot::Snapshot;
 
 pub(crate) use crate::sync::settle::{is_gap, read_index, read_table};
 
+/// Names of half objects that one sync gives up before it gives up itself.
+const BURIALS_MOST: u32 = 16;
 /// Packs that are built at the same time: one of data and one of metadata.
 const BUILDERS: usize = 2;
 
@@ -135,6 +138,43 @@ pub async fn sync(
     around: &Surroundings<'_>,
     monitor: Arc<dyn Monitor>,
 ) -> Result<SyncReport> {
+    let mut copied = Vec::new();
+    for burials in 0.. {
+        let (source, monitor) = (source.clone(), monitor.clone());
+        let run =
+            sync_once(realm, anchor, ledger, source, options, around, monitor, &mut copied).await;
+        match run {
+            Err(Error::Store(error))
+                if error.fault == StoreFault::AlreadyExists && burials < BURIALS_MOST =>
+            {
+                // Half of an object, left by a sync that was cut off: its name is used up.
+                let Some(name) = content_name(&error.object) else { return Err(error.into()) };
+                tracing::warn!(object = %name, "an object without a commit is not what its name says");
+                bury::bury(realm, anchor, ledger, around, &name).await?;
+                ledger.forget_unfinished()?;
+            }
+            other => return other,
+        }
+    }
+    Err(Error::Interrupted { stage: "copying" })
+}
+
+fn content_name(object: &str) -> Option<ObjectName> {
+    object.parse::<ObjectName>().ok().filter(|name| name.content_parts().is_some())
+}
+
+// `copied` collects the points of all runs.
+#[expect(clippy::too_many_arguments, reason = "those of `sync`, and what it keeps between runs")]
+async fn sync_once(
+    realm: &Realm,
+    anchor: &mut Anchor,
+    ledger: &Arc<Ledger>,
+    source: SyncSource,
+    options: &SyncOptions,
+    around: &Surroundings<'_>,
+    monitor: Arc<dyn Monitor>,
+    copied: &mut Vec<PointId>,
+) -> Result<SyncReport> {
     let mut snapshot = load_state(realm, ledger).await?;
     realm.reconcile(anchor, &snapshot).await?;
     let (points, refused) = missing_points(&snapshot, source.points);
@@ -169,8 +209,9 @@ pub async fn sync(
         if let Err(Halt::Failed(error)) = read {
             return Err(error);
         }
-        uploaded?;
         batch = upload.batch;
+        copied.append(&mut batch.copied);
+        uploaded?;
     } else if batch.configuration.is_some() {
         batch.commit(ledger, &mut snapshot, anchor, around).await?;
     } else if ledger.snapshot(realm.keys())?.as_ref().map(Snapshot::generation)
@@ -181,7 +222,7 @@ pub async fn sync(
     skipped.extend(std::mem::take(&mut batch.skipped));
     let live = snapshot.objects().values().filter(|object| object.condemned.is_none());
     Ok(SyncReport {
-        copied: batch.copied,
+        copied: std::mem::take(copied),
         skipped,
         refused,
         fullest: fullest(&snapshot),

@@ -477,3 +477,38 @@ async fn a_ledger_of_last_month_does_not_believe_in_what_was_pruned_since() {
     assert_eq!(server.restored(third).await, joined(&[&kept, &gone]));
     assert_eq!(server.restored(second).await, kept);
 }
+
+/// A store that keeps a part of what it was given, and a sync that ends before it can commit: the names stayed taken for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_object_left_by_a_break_is_not_in_the_way_of_the_next_sync() {
+    use crate::testing::server::{Server, files};
+    let server = Server::new().await;
+    let tree = files(1, 5, 9000);
+    let point = server.back_up("tree", &tree);
+    let start = server.memory.copy();
+    let memories = server.memories();
+    let rehearsal = Arc::new(FaultyStore::new(server.memory.clone(), []));
+    server.sync(rehearsal.clone()).await.expect("synced");
+    let commit = rehearsal.calls() - 2;
+    for ledger_is_lost in [false, true] {
+        for call in 0..commit {
+            let what = format!("cut at {call}, ledger lost: {ledger_is_lost}");
+            server.memory.become_like(&start);
+            server.remember(&memories);
+            let faults =
+                [(call, Fault::CutBody(7)), (commit, Fault::Refuse(StoreFault::PermissionDenied))];
+            let faulty = Arc::new(FaultyStore::new(server.memory.clone(), faults));
+            let _ = server.sync(faulty).await;
+            if ledger_is_lost {
+                let _ = fs::remove_file(server.path("ledger"));
+            }
+
+            let report = server.sync(server.memory.clone()).await;
+
+            let report = report.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(report.copied, [point], "{what}");
+            assert_eq!(server.restored(point).await, tree, "{what}");
+            assert_eq!(server.memory.take_requests().delete, 0, "{what}");
+        }
+    }
+}
