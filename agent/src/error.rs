@@ -107,6 +107,30 @@ pub(crate) enum Cause {
     /// A way by which alerts are told failed.
     #[error(transparent)]
     Courier(#[from] CourierError),
+    /// A job of the daemon failed.
+    #[error("{message}")]
+    Job {
+        /// Why.
+        message: String,
+        /// What helps.
+        hint: Option<String>,
+        /// The exit code of its command.
+        code: u8,
+    },
+    /// A job of the daemon goes on without us.
+    #[error("job {job} goes on")]
+    Detached {
+        /// Its number.
+        job: i64,
+    },
+    /// The daemon could not be kept alive.
+    #[error("the daemon failed {fails} times in a row: {reason}")]
+    GaveUp {
+        /// How often.
+        fails: u32,
+        /// The last reason.
+        reason: String,
+    },
     /// The daemon did not do what it was asked.
     #[error(transparent)]
     Daemon(#[from] ClientError),

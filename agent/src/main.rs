@@ -33,6 +33,8 @@ mod schedule;
 mod scheduler;
 mod selection;
 mod signals;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod subscription;
 mod variables;

@@ -1,7 +1,9 @@
 //! The real program, as its users meet it: one file per story.
 
+mod alerts;
 mod changing_source;
 mod cloud;
+mod control;
 mod daemon;
 mod damage;
 mod excludes;
@@ -25,6 +27,7 @@ mod protected;
 mod quickstart;
 mod second_copy;
 mod servers;
+mod service;
 mod several_disks;
 mod signals;
 mod stores;

@@ -10,10 +10,11 @@ use storepool::clock::{Clock, SystemClock};
 use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::pool::Pool;
 
-use super::{arguments, group_backup};
+use super::{arguments, group_backup, remote};
 use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::{between, counted, duration, rfc3339, size};
+use crate::control::client::Client;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::job::backup::{BackupChoices, keep};
 use crate::process::host_name;
@@ -79,6 +80,9 @@ pub(super) struct Backup {
     /// Read every file, even if it looks unchanged
     #[arg(long, short)]
     force: bool,
+    /// Leave the work to the running daemon and do not wait
+    #[arg(long, conflicts_with_all = ["files", "dry_run"])]
+    detach: bool,
 }
 
 /// One new point, for programs.
@@ -119,7 +123,18 @@ impl Backup {
                 tags: self.tags(),
                 keep_until,
             };
-            return group_backup::run(assembly, &self.groups, &choices);
+            // The daemon knows what else runs; a trial run needs nobody's leave.
+            let client = match assembly.job.is_none() && !self.dry_run {
+                true => Client::connect(&assembly.place),
+                false => None,
+            };
+            return match client {
+                Some(client) => {
+                    remote::backup(assembly, &client, &self.groups, &choices, self.detach)
+                }
+                None if self.detach => Err(Error::usage("no daemon runs that could do it")),
+                None => group_backup::run(assembly, &self.groups, &choices),
+            };
         }
         let pool = assembly.open_pool()?;
         let files = std::mem::take(&mut self.files);

@@ -1,8 +1,9 @@
 //! `keepwell jobs`: what ran, what runs, and how it ended.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use storepool::clock::{Clock, SystemClock};
 
+use super::remote;
 use crate::assembly::Assembly;
 use crate::console::table::{Align, Table};
 use crate::console::units::{between, duration, local};
@@ -14,12 +15,19 @@ use crate::record::open_journal;
 ///
 /// The newest comes first. A job that was running when its process was killed is shown as interrupted.
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   keepwell jobs
   keepwell jobs web -n 5
-  keepwell jobs backup --json")]
+  keepwell jobs backup --json
+  keepwell jobs attach 17
+  keepwell jobs cancel 17",
+    args_conflicts_with_subcommands = true
+)]
 pub(super) struct Jobs {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only of this group, kind or task: web, backup, "backup web"
     #[arg(value_name = "WHAT")]
     what: Option<String>,
@@ -28,8 +36,41 @@ pub(super) struct Jobs {
     limit: u32,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    Attach(Attach),
+    Cancel(Cancel),
+}
+
+/// Show a job of the daemon while it runs, and end as it ends
+///
+/// Ctrl-C only ends the showing; the job goes on.
+#[derive(Args, Debug)]
+struct Attach {
+    /// Its number
+    #[arg(value_name = "JOB")]
+    job: i64,
+}
+
+/// Stop a job of the daemon safely, or take it from the queue
+#[derive(Args, Debug)]
+struct Cancel {
+    /// Its number
+    #[arg(value_name = "JOB")]
+    job: i64,
+}
+
 impl Jobs {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        match self.command {
+            Some(Command::Attach(attach)) => {
+                return remote::attach(assembly, &remote::daemon(assembly)?, attach.job);
+            }
+            Some(Command::Cancel(cancel)) => {
+                return remote::cancel(assembly, &remote::daemon(assembly)?, cancel.job);
+            }
+            None => {}
+        }
         let attempt = || "list the jobs".to_string();
         assembly.config()?;
         let journal = open_journal(assembly).attempt(attempt)?;

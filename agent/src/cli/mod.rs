@@ -10,6 +10,7 @@ mod config;
 mod configured_forget;
 mod daemon;
 mod diff;
+mod doctor;
 mod dump;
 mod entry;
 mod find;
@@ -28,9 +29,11 @@ mod pool;
 mod prune;
 mod quickstart;
 mod recover;
+mod remote;
 mod repair;
 mod repair_vault;
 mod restore;
+mod service;
 mod stats;
 mod status;
 mod sync;
@@ -44,6 +47,7 @@ mod vault_points;
 mod vault_prune;
 mod vault_state;
 mod vault_status;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -138,6 +142,9 @@ enum Command {
     Recover(recover::Recover),
     Status(status::Status),
     Daemon(daemon::Daemon),
+    Service(service::Service),
+    Watch(watch::Watch),
+    Doctor(doctor::Doctor),
     Jobs(jobs::Jobs),
     Alerts(alerts::Alerts),
     Group(group::Group),
@@ -214,6 +221,9 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),
         Command::Status(args) => args.run(&assembly("status")?),
+        Command::Service(args) => args.run(&assembly("service")?),
+        Command::Watch(args) => args.run(&assembly("watch")?),
+        Command::Doctor(args) => args.run(&assembly("doctor")?),
         Command::Daemon(args) => args.run(&assembly("daemon")?),
         Command::Jobs(args) => args.run(&assembly("jobs")?),
         Command::Alerts(args) => args.run(&assembly("alerts")?),

@@ -22,15 +22,20 @@ use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::id::PointId;
 use storepool::pool::{Pool, World};
 use storepool::restore::{RestoreOptions, RestoreReport, restore};
+use toml_edit::{Array, InlineTable, Value};
 
+use super::group;
 use super::recover::only_server;
 use super::vault::{create_vault, enter, label_of_host};
 use crate::assembly::Assembly;
-use crate::config::{self, Config};
+use crate::config::{self, Config, GroupChange, GroupConfig, SourceConfig};
 use crate::console::units::{count, counted, duration, size};
 use crate::drill::{Comparison, Findings};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::job::Task;
+use crate::journal::Reason;
 use crate::process::host_name;
+use crate::record::{Record, open_journal};
 use crate::vaults::{self, Engine, OwnVault, VaultFiles};
 
 /// The name of the vault that is made.
@@ -120,11 +125,30 @@ impl Quickstart {
             config = assembly.config()?;
         }
         let left_out = left_out(assembly, &pool, &places);
-        let saved = self.back_up(assembly, &pool, &left_out)?;
+        let (group, config) = self.prepare_group(assembly, config)?;
+        let attempt = || "enter the run in the journal".to_string();
+        let journal = open_journal(assembly).attempt(attempt)?;
+        let task = Task::Backup(group.clone()).to_string();
+        let record = Record::begin(assembly, &journal, task, Reason::Hand).attempt(attempt)?;
+        let saved = self.back_up(assembly, &pool, &group, &left_out);
+        match &saved {
+            Ok(_) => record.end(Ok(Outcome::Done), None),
+            Err(error) => record.end(Err(error), None),
+        }
+        .attempt(attempt)?;
+        let saved = saved?;
         let (Some(point), tree_paths) = (saved.report.point, saved.paths) else {
             return Err(Error::usage("the backup made no point"));
         };
-        let copied = copy(assembly, &engine, &config, &pool)?;
+        let task = Task::Sync(group).to_string();
+        let record = Record::begin(assembly, &journal, task, Reason::Follows).attempt(attempt)?;
+        let copied = copy(assembly, &engine, &config, &pool);
+        match &copied {
+            Ok(_) => record.end(Ok(Outcome::Done), None),
+            Err(error) => record.end(Err(error), None),
+        }
+        .attempt(attempt)?;
+        let copied = copied?;
         if let Some(skipped) = copied.skipped.iter().find(|skipped| skipped.point == point) {
             let reason = skipped.reason.clone();
             let cause = Cause::Usage(reason);
@@ -145,10 +169,49 @@ impl Quickstart {
         })
     }
 
+    // The group of exactly these paths: the one that is there, or a new one. Run again, nothing is added.
+    fn prepare_group(
+        &self,
+        assembly: &Assembly,
+        config: Config,
+    ) -> Result<(String, Config), Error> {
+        let attempt = || "make a group".to_string();
+        let tree = FileTree::open(&self.paths, FileTreeOptions::default());
+        let paths = tree.attempt(attempt)?.source_paths().to_vec();
+        let same = |group: &&GroupConfig| matches!(group.sources.as_slice(), [SourceConfig::Files(files)] if files.paths == paths);
+        if let Some(group) = config.groups.values().find(same) {
+            return Ok((group.name.clone(), config));
+        }
+        let name = free_name(&config, &paths);
+        let texts: Option<Vec<&str>> = paths.iter().map(|path| path.to_str()).collect();
+        let Some(texts) = texts else {
+            let cause = Cause::Unwritable { path: paths[0].clone() };
+            return Err(Error { attempt: attempt(), cause });
+        };
+        let mut source = InlineTable::new();
+        source.insert("files", texts.into_iter().collect());
+        if !self.exclude.is_empty() {
+            source.insert("exclude", self.exclude.iter().collect());
+        }
+        let changes: Vec<GroupChange> = vec![
+            ("sources", Some(Value::Array(Array::from_iter([Value::InlineTable(source)])))),
+            ("schedule", Some("daily 02:00".into())),
+            ("retention.last", Some(10.into())),
+            ("retention.daily", Some(14.into())),
+            ("retention.weekly", Some(8.into())),
+            ("retention.monthly", Some(12.into())),
+            ("vault", Some(VAULT.into())),
+        ];
+        let config =
+            group::change(assembly, |_, text| Ok(config::with_group(text, &name, &changes)))?;
+        Ok((name, config))
+    }
+
     fn back_up(
         &self,
         assembly: &Assembly,
         pool: &Arc<Pool>,
+        group: &str,
         left_out: &[PathBuf],
     ) -> Result<Saved, Error> {
         let named = self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
@@ -163,7 +226,7 @@ impl Quickstart {
         let source: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         let options = BackupOptions {
             host: host_name(),
-            group: String::new(),
+            group: group.to_string(),
             source: source.join(", "),
             tags: Vec::new(),
             program: env!("CARGO_PKG_VERSION").to_string(),
@@ -176,6 +239,24 @@ impl Quickstart {
         progress.finish();
         Ok(Saved { report: made.attempt(attempt)?, paths })
     }
+}
+
+// After the first path, as it may be said: `srv`, else `main`; with a number if that is taken.
+fn free_name(config: &Config, paths: &[PathBuf]) -> String {
+    let last = paths.first().and_then(|path| path.file_name()).unwrap_or_default();
+    let name: String = last
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .filter(|letter| {
+            letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_".contains(*letter)
+        })
+        .take(40)
+        .collect();
+    let name = if name.is_empty() { "main".to_string() } else { name };
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(|name| !config.groups.contains_key(name)).unwrap_or(name)
 }
 
 struct Saved {
@@ -489,7 +570,7 @@ fn tell(
     console.note("  With both, everything comes back on any machine. Without the passphrase nobody can read the vault.");
     console.note("");
     console.note("Next:");
-    console.note(format!("  {command} points"));
+    console.note(format!("  {command} status"));
     console.note(format!("  {command} restore latest --to FOLDER"));
     console.note(format!(
         "  keepwell recover --credentials {} --passphrase-file {} latest --to FOLDER",

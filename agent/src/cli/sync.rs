@@ -8,12 +8,13 @@ use cloudsync::sync::SyncReport;
 use serde::Serialize;
 use storepool::pool::Pool;
 
-use super::group_sync;
 use super::vault_forget::warn_of_full_source;
+use super::{group_sync, remote};
 use crate::assembly::Assembly;
 use crate::config::VaultConfig;
 use crate::console::Console;
 use crate::console::units::{counted, duration, size};
+use crate::control::client::Client;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
 
@@ -61,7 +62,14 @@ impl Sync {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let config = assembly.config()?;
         if !self.groups.is_empty() {
-            return group_sync::run(assembly, &config, &self.groups);
+            let client = match assembly.job {
+                None => Client::connect(&assembly.place),
+                Some(_) => None,
+            };
+            return match client {
+                Some(client) => remote::sync(assembly, &client, &self.groups),
+                None => group_sync::run(assembly, &config, &self.groups),
+            };
         }
         let chosen = match &self.vault {
             None if config.vaults.len() > 1 => {

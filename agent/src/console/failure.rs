@@ -15,6 +15,8 @@ pub(super) const NO_SPACE: u8 = 7;
 pub(super) const NO_POOL: u8 = 10;
 const BUSY: u8 = 11;
 pub(super) const WRONG_PASSPHRASE: u8 = 12;
+/// What service managers know as an internal error (sysexits.h).
+const GAVE_UP: u8 = 70;
 
 /// A failure as it is told.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -88,6 +90,14 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
             (FAILED, hint("the points are sound; see what the command left undone"))
         }
         Cause::Groups { .. } | Cause::Courier(_) => (FAILED, None),
+        Cause::Job { hint, code, .. } => (*code, hint.clone()),
+        Cause::Detached { job } => (
+            EXIT_INTERRUPTED as u8,
+            Some(format!(
+                "\"keepwell jobs attach {job}\" shows it again, \"keepwell jobs cancel {job}\" stops it"
+            )),
+        ),
+        Cause::GaveUp { .. } => (GAVE_UP, hint("run \"keepwell doctor\" to see what is wrong")),
         Cause::Daemon(ClientError::Refused { hint, .. }) => (FAILED, hint.clone()),
         Cause::Daemon(ClientError::Broken(_)) => {
             (FAILED, hint("run \"keepwell jobs\" to see what became of the job"))

@@ -7,6 +7,7 @@ pub(crate) mod failure;
 mod listing;
 mod progress;
 pub(crate) mod prompt;
+mod remote;
 mod screen;
 pub(crate) mod table;
 pub(crate) mod units;
@@ -21,6 +22,7 @@ use crate::error::{Error, Outcome};
 use crate::signals::Attention;
 pub(crate) use listing::Listing;
 pub(crate) use progress::Progress;
+pub(crate) use remote::RemoteProgress;
 use screen::Screen;
 
 /// How a command talks.
@@ -102,6 +104,14 @@ impl Console {
         if self.form == Form::Json {
             self.screen.out_line(&message_line(message_type, body));
             // A program waits for each line.
+            self.screen.flush();
+        }
+    }
+
+    /// Prints a message of another process as it is. Nothing in text.
+    fn pass_on(&self, message: &serde_json::Value) {
+        if self.form == Form::Json {
+            self.screen.out_line(&message.to_string());
             self.screen.flush();
         }
     }

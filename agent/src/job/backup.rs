@@ -111,18 +111,6 @@ pub(crate) fn back_up(
     Ok(report)
 }
 
-/// Runs the `after` hook that an interrupted run of `group` owes, if there is one. Returns whether there was.
-///
-/// # Errors
-/// Another run of the group is going on; what the hook said stays a problem of the caller.
-pub(crate) fn pay_owed_hook(workshop: &Workshop<'_>, group: &str) -> Result<bool, Cause> {
-    let _lock = workshop.lock_group(group)?;
-    let Some((job, owed)) = workshop.journal.owed_hook(group)? else { return Ok(false) };
-    let paid = run_owed(group, job, &owed);
-    workshop.journal.settle_hook(group)?;
-    paid.map(|()| true)
-}
-
 fn run_owed(group: &str, job: JobId, owed: &OwedHook) -> Result<(), Cause> {
     let hook = Hook {
         command: owed.command.clone(),

@@ -34,16 +34,6 @@ pub(crate) enum Task {
     Check,
 }
 
-impl Task {
-    /// Returns the group it is about.
-    pub(crate) fn group(&self) -> Option<&str> {
-        match self {
-            Self::Backup(group) | Self::Sync(group) => Some(group),
-            Self::Forget | Self::Prune | Self::Check => None,
-        }
-    }
-}
-
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

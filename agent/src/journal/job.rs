@@ -306,17 +306,6 @@ impl Journal {
         })?)
     }
 
-    /// Returns the newest job of exactly this task that has ended.
-    pub(crate) fn last_ended(&self, task: &str) -> Result<Option<Job>, Cause> {
-        Ok(self.database.read(|tx| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM job WHERE task = ? AND state NOT IN ('queued', 'running') \
-                 ORDER BY id DESC LIMIT 1"
-            );
-            tx.query_row(&sql, [task], job_row).optional()
-        })?)
-    }
-
     /// Returns the newest job of exactly this task that did everything it was to do.
     pub(crate) fn last_done(&self, task: &str) -> Result<Option<Job>, Cause> {
         Ok(self.database.read(|tx| {

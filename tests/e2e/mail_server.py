@@ -1,0 +1,54 @@
+"""A mail server with TLS for the stories of alerts: keeps each message as a file. Arguments: folder, certificate, key, tls or starttls.
+
+Prints its port, then one line for each message that it took.
+"""
+
+import pathlib
+import ssl
+import sys
+import time
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+
+folder, certificate, key, mode = sys.argv[1:5]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+
+
+class Keeper:
+    count = 0
+
+    async def handle_DATA(self, server, session, envelope):
+        Keeper.count += 1
+        name = pathlib.Path(folder) / f"message-{Keeper.count}"
+        head = f"X-Envelope: {envelope.mail_from} {','.join(envelope.rcpt_tos)} tls={session.ssl is not None}\n"
+        name.write_bytes(head.encode() + envelope.original_content)
+        print(name, flush=True)
+        return "250 kept"
+
+
+def check(server, session, envelope, mechanism, data):
+    fine = isinstance(data, LoginPassword) and data.login == b"keepwell" and data.password == b"the password"
+    return AuthResult(success=fine)
+
+
+options = {"authenticator": check, "auth_required": True}
+if mode == "starttls":
+    options |= {"tls_context": context, "require_starttls": True}
+else:
+    options |= {"auth_require_tls": False}
+
+
+class Server(Controller):
+    def factory(self):
+        return SMTP(self.handler, **options)
+
+
+server = Server(Keeper(), hostname="127.0.0.1", port=0, ssl_context=context if mode == "tls" else None)
+# The controller greets itself to see whether it is up; on a port that the system chose it cannot know which.
+server._trigger_server = lambda: None
+server.start()
+print(server.server.sockets[0].getsockname()[1], flush=True)
+while True:
+    time.sleep(3600)
