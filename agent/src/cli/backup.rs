@@ -123,8 +123,9 @@ impl Backup {
                 tags: self.tags(),
                 keep_until,
             };
-            // The daemon knows what else runs; a trial run needs nobody's leave.
-            let client = match assembly.job.is_none() && !self.dry_run {
+            // The daemon knows what else runs; a trial run needs nobody's leave, and points with a date of their own are made here.
+            let by_daemon = assembly.job.is_none() && !self.dry_run && keep_until.is_none();
+            let client = match by_daemon {
                 true => Client::connect(&assembly.place),
                 false => None,
             };

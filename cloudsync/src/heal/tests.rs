@@ -274,7 +274,7 @@ async fn a_healing_that_fails_at_any_call_is_simply_run_again() {
                 break;
             }
             // The lists of 64 folders are alike.
-            call += if call < 8 || call > 75 { 1 } else { 9 };
+            call += if !(8..=75).contains(&call) { 1 } else { 9 };
         }
         assert!(call > 80, "{fault:?}: only {call} calls");
     }
@@ -337,7 +337,8 @@ fn packs_below(folder: &Path) -> Vec<std::path::PathBuf> {
 async fn a_pool_that_lost_its_packs_gets_every_chunk_back_from_the_vault() {
     let (server, points) = server_with_points().await;
     let options = || PoolOptions { reserve: Reserve::Bytes(0), ..PoolOptions::default() };
-    let harms: [(&str, fn(&Path)); 2] = [
+    type Harm = (&'static str, fn(&Path));
+    let harms: [Harm; 2] = [
         ("lost", |pack| fs::remove_file(pack).expect("removed")),
         ("rotten", |pack| {
             let mut bytes = fs::read(pack).expect("read");
