@@ -220,6 +220,26 @@ fn a_proxy_is_used_for_encrypted_and_for_plain_servers() {
 }
 
 #[test]
+fn without_keys_on_a_machine_without_a_role_that_is_what_is_told() {
+    let owner = Home::empty();
+    let mut command = owner.command([
+        "vault",
+        "create",
+        "s3://keepwell-tests",
+        "--credentials",
+        "main.vault",
+        "--endpoint",
+        "http://127.0.0.1:1",
+    ]);
+    // Machines in a cloud have a role; this one asks where nobody answers.
+    command.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
+
+    let refused = Finished::of(command).expect_code(1);
+
+    assert!(refused.stderr().contains("login refused: no keys were given"), "{refused}");
+}
+
+#[test]
 fn a_password_on_the_command_line_is_refused() {
     let owner = Home::empty();
 

@@ -31,6 +31,7 @@ mod service;
 mod several_disks;
 mod signals;
 mod stores;
+mod strange_servers;
 mod tree;
 mod two_processes;
 mod upload_limit;

@@ -31,6 +31,10 @@ use crate::store::meaning::{Answer, code_of, message_of};
 
 // Without a limit the pieces only have to be small enough to see that something moves.
 const PIECE_BYTES: usize = 256 << 10;
+// A page of a list has at most 5,000 entries (Azure) with names of at most 255 bytes and some hundred bytes around each.
+const LIST_BYTES: usize = 16 << 20;
+// What a list of S3 and Google, or of Azure, begins with.
+const LISTS: [&[u8]; 2] = [b"<ListBucketResult", b"<EnumerationResults"];
 // An answer that is an error explains itself in a few lines.
 const ERROR_BYTES: usize = 64 << 10;
 // Servers close connections that are idle for 20 s and more; a put on a closed one would be in doubt.
@@ -162,7 +166,8 @@ impl HttpService for Connector {
         note(|seen| *seen = Seen::default());
         let (parts, body) = request.into_parts();
         let host = parts.uri.authority().map(ToString::to_string).unwrap_or_default();
-        let for_role = parts.uri.host().is_some_and(|host| ROLE_HOSTS.contains(&host));
+        let for_role = asks_for_role(&parts.uri);
+        let for_list = asks_for_list(&parts.uri);
         let url = parts.uri.to_string().parse().map_err(|_| {
             let words = "the name cannot be part of a URL".to_owned();
             broken(Broken { fault: StoreFault::Other, words }, HttpErrorKind::Unknown)
@@ -201,10 +206,15 @@ impl HttpService for Connector {
         };
         let body = ReadBody {
             inner: body,
-            host,
+            host: host.clone(),
             stall_limit: self.0.stall_limit,
             stall: Box::pin(tokio::time::sleep(self.0.stall_limit)),
         };
+        if parts.status.is_success() && for_list {
+            let list = checked_list(body, &host).await?;
+            note(|seen| seen.answer = Some(answer));
+            return Ok(HttpResponse::from_parts(parts, list));
+        }
         if parts.status.is_success() {
             note(|seen| seen.answer = Some(answer));
             return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)));
@@ -223,6 +233,37 @@ impl HttpService for Connector {
         // Only now may a body be lossy: the crate reads it as text.
         let body = HttpResponseBody::from(words.into_owned());
         Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+// By the paths too: variables may name another server for the roles of a machine.
+fn asks_for_role(uri: &http::Uri) -> bool {
+    uri.host().is_some_and(|host| ROLE_HOSTS.contains(&host))
+        || uri.path() == "/latest/api/token"
+        || uri.path().starts_with("/latest/meta-data/iam/security-credentials")
+}
+
+fn asks_for_list(uri: &http::Uri) -> bool {
+    uri.query().is_some_and(|query| query.contains("list-type=2") || query.contains("comp=list"))
+}
+
+// The crate takes any document for a list, one without entries; nothing must be taken for "there is nothing".
+async fn checked_list(body: ReadBody, host: &str) -> Result<HttpResponseBody, HttpError> {
+    let corrupt = |words: &str| {
+        let words = format!("{host}: {words}");
+        broken(Broken { fault: StoreFault::Corrupt, words }, HttpErrorKind::Decode)
+    };
+    let limited = http_body_util::Limited::new(body, LIST_BYTES);
+    let list = match limited.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(corrupt("a page of a list is longer than any can be"));
+        }
+        Err(error) => return Err(HttpError::new_boxed(HttpErrorKind::Interrupted, error)),
+    };
+    match LISTS.iter().any(|start| list.windows(start.len()).take(1024).any(|at| at == *start)) {
+        true => Ok(HttpResponseBody::from(list)),
+        false => Err(corrupt("the answer is not a list")),
     }
 }
 
