@@ -4,21 +4,48 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cloudsync::forget::{self, ForgottenPoint, forgetting_commits, forgotten_points};
+use cloudsync::forget::{self, ForgottenPoint, forgetting_commits, forgotten_points, unwanted};
 use cloudsync::prune::{PruneOptions, PruneReport, prune};
+use cloudsync::standing::Standing;
 use cloudsync::vault::commit::PointNotes;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::time::{Clocks, read_clocks, read_stamps};
 use cloudsync::writing::Writing;
+use jiff::tz::TimeZone;
+use storepool::catalog::Point;
 use storepool::id::PointId;
 use storepool::monitor::Monitor;
 use storepool::pool::Pool;
 
 use crate::config::VaultConfig;
 use crate::error::Cause;
+use crate::subscription::{self, Work};
 use crate::vaults::{Engine, OwnVault};
 
 impl OwnVault {
+    /// Returns the row of the table that is in force.
+    pub(crate) fn standing(&self, engine: &Engine) -> Standing {
+        self.contact.standing(self.policy, engine.around().clock.now())
+    }
+
+    /// Refuses to copy what the vault's owner does not want; strictly, what is there goes, too.
+    pub(crate) fn obey(&mut self, engine: &Engine) -> Result<(), Cause> {
+        let standing = self.standing(engine);
+        if standing.forget_vault_points {
+            self.forget_all(engine)?;
+        }
+        subscription::check(&self.name, &standing, Work::VaultBackup)
+    }
+
+    /// Returns the points that the vault's retention would not drop at once; judged by what is remembered of its state.
+    pub(crate) fn wanted(&self, engine: &Engine, points: Vec<Point>) -> Result<Vec<Point>, Cause> {
+        let Some(policy) = &self.retention else { return Ok(points) };
+        let known = self.ledger.snapshot(self.realm.keys())?;
+        let now = engine.around().clock.now();
+        let unwanted = unwanted(known.as_ref(), &points, policy, &TimeZone::system(), now);
+        Ok(points.into_iter().filter(|point| !unwanted.contains(&point.id)).collect())
+    }
+
     /// Does something that changes the vault's state.
     pub(crate) fn write<T>(
         &mut self,

@@ -8,12 +8,11 @@ use cloudsync::check::{CheckOptions, CheckReport, check};
 use cloudsync::contact::Contact;
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
-use cloudsync::forget::unwanted;
 use cloudsync::heal::{HealReport, heal};
 use cloudsync::layout::Label;
 use cloudsync::ledger::Ledger;
 use cloudsync::retention::RetentionPolicy;
-use cloudsync::standing::{Policy, Standing};
+use cloudsync::standing::Policy;
 use cloudsync::store::access::{Access, Variables};
 use cloudsync::store::bandwidth::UploadLimiter;
 use cloudsync::store::retry::{RetryPolicy, RetryStore};
@@ -27,7 +26,6 @@ use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::vault::{NewServer, Unlocked, Vault};
 use cloudsync::writing::Writing;
-use jiff::tz::TimeZone;
 use storepool::catalog::Point;
 use storepool::clock::Clock;
 use storepool::disk::{Disk, SystemDisk};
@@ -42,7 +40,7 @@ use crate::config::{self, Config, VaultConfig};
 use crate::console::Progress;
 use crate::error::{Attempt, Cause, Error};
 use crate::place::Place;
-use crate::subscription::{self, Work, is_silence, warn_if_lost};
+use crate::subscription::{is_silence, warn_if_lost};
 
 /// How often a wait for the network looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -260,7 +258,7 @@ pub(crate) struct OwnVault {
     /// What is remembered of the contact with it.
     pub(crate) contact: Contact,
     pub(crate) policy: Policy,
-    retention: Option<RetentionPolicy>,
+    pub(crate) retention: Option<RetentionPolicy>,
     // The text of the configuration file, which is copied with the points.
     configuration: String,
     _lock: HeldLock,
@@ -394,31 +392,6 @@ impl OwnVault {
         let snapshot = engine.run(cloudsync::sync::load_state(&self.realm, &self.ledger))?;
         engine.run(self.realm.reconcile(&mut self.anchor, &snapshot))?;
         Ok(snapshot)
-    }
-}
-
-impl OwnVault {
-    /// Returns the row of the table that is in force.
-    pub(crate) fn standing(&self, engine: &Engine) -> Standing {
-        self.contact.standing(self.policy, engine.around().clock.now())
-    }
-
-    // Refuses to copy what the vault's owner does not want; strictly, what is there goes, too.
-    fn obey(&mut self, engine: &Engine) -> Result<(), Cause> {
-        let standing = self.standing(engine);
-        if standing.forget_vault_points {
-            self.forget_all(engine)?;
-        }
-        subscription::check(&self.name, &standing, Work::VaultBackup)
-    }
-
-    /// Returns the points that the vault's retention would not drop at once; judged by what is remembered of its state.
-    pub(crate) fn wanted(&self, engine: &Engine, points: Vec<Point>) -> Result<Vec<Point>, Cause> {
-        let Some(policy) = &self.retention else { return Ok(points) };
-        let known = self.ledger.snapshot(self.realm.keys())?;
-        let now = engine.around().clock.now();
-        let unwanted = unwanted(known.as_ref(), &points, policy, &TimeZone::system(), now);
-        Ok(points.into_iter().filter(|point| !unwanted.contains(&point.id)).collect())
     }
 }
 

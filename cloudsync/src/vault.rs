@@ -15,6 +15,8 @@ mod mend;
 pub mod owner;
 pub mod pack;
 pub mod plain;
+mod point_record;
+mod slot_set;
 pub(crate) mod slots;
 pub mod snapshot;
 pub mod state;

@@ -12,9 +12,10 @@ use crate::error::SealError;
 use crate::layout::{Generation, InstanceId, Label, ObjectHash, ObjectKind, VaultId};
 use crate::vault::commit::{
     Changes, Commit, CommitKind, ObjectRecord, PointRecord, ServerConfiguration, SlotSet,
-    StateDigest, read_claim, read_slot_labels,
+    StateDigest, read_claim,
 };
 use crate::vault::fields::{FieldWriter, Ordinals, read_fields, read_list};
+use crate::vault::slot_set::read_slot_labels;
 
 /// An object that has not gone yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
