@@ -29,9 +29,12 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    /// Reads the configuration.
+    /// Reads the configuration; as a job of the daemon the one that it has in force.
     pub(crate) fn config(&self) -> Result<Config, Error> {
-        Config::load(&self.place.configuration)
+        match self.job {
+            Some(_) => Config::load_as(&self.place.in_force(), &self.place.configuration),
+            None => Config::load(&self.place.configuration),
+        }
     }
 
     /// Opens the pool that the configuration names. Tells if directories are missing or the index had to be made anew.

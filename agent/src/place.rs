@@ -90,6 +90,11 @@ impl Place {
     pub(crate) fn state(&self) -> PathBuf {
         self.pool.with_file_name("state")
     }
+
+    /// Returns the copy of the configuration that the daemon has in force: its jobs read this one, so that a slip in the file stops none of them.
+    pub(crate) fn in_force(&self) -> PathBuf {
+        self.state().join("configuration-in-force.toml")
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use crate::documents::AlertDocument;
 use crate::error::{Attempt, Cause, Error};
 use crate::job::Task;
 use crate::journal::{Journal, TaskMemory};
-use crate::place::Place;
 
 /// How things are.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -130,16 +129,15 @@ pub(crate) struct Finding {
 /// Finds out how things are. `daemon` tells whether it runs.
 ///
 /// # Errors
-/// The configuration or the journal cannot be read. A pool that cannot be opened is a finding.
+/// The journal cannot be read. A pool that cannot be opened is a finding.
 pub(crate) fn of(
-    place: &Place,
+    config: &Config,
     journal: &Journal,
     now: Timestamp,
     daemon: bool,
 ) -> Result<Status, Error> {
-    let config = Config::load(&place.configuration)?;
     let attempt = || "look at the status".to_string();
-    let mut look = Look { config: &config, journal, now, findings: Vec::new() };
+    let mut look = Look { config, journal, now, findings: Vec::new() };
     let (points, pool) = look.pool();
     let mut groups = Vec::new();
     for group in config.groups.values() {

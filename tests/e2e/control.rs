@@ -252,7 +252,10 @@ fn a_job_is_left_found_again_and_stopped() {
     let job = detached["jobs"][0].to_string();
     wait_until("it runs", || keepwell.path("began").exists());
     let attached = keepwell.start(["jobs", "attach", &job]);
-    let leaving = keepwell.start(["jobs", "attach", &job]);
+    let mut leaving = keepwell.start(["--json", "jobs", "attach", &job]);
+    // Only who shows something already listens to signals.
+    let mut shown = std::io::BufReader::new(leaving.stdout.take().expect("its words"));
+    std::io::BufRead::read_line(&mut shown, &mut String::new()).expect("a status");
     rustix::process::kill_process(rustix::process::Pid::from_child(&leaving), Signal::INT)
         .expect("it lives");
     let left = leaving.wait_with_output().expect("it ends");

@@ -3,12 +3,11 @@
 Prints its port, then one line for each message that it took.
 """
 
+import asyncio
 import pathlib
 import ssl
 import sys
-import time
 
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 folder, certificate, key, mode = sys.argv[1:5]
@@ -22,7 +21,7 @@ class Keeper:
     async def handle_DATA(self, server, session, envelope):
         Keeper.count += 1
         name = pathlib.Path(folder) / f"message-{Keeper.count}"
-        head = f"X-Envelope: {envelope.mail_from} {','.join(envelope.rcpt_tos)} tls={session.ssl is not None}\n"
+        head = f"X-Envelope: {envelope.mail_from} {','.join(envelope.rcpt_tos)} tls={mode == 'tls' or session.ssl is not None}\n"
         name.write_bytes(head.encode() + envelope.original_content)
         print(name, flush=True)
         return "250 kept"
@@ -40,15 +39,12 @@ else:
     options |= {"auth_require_tls": False}
 
 
-class Server(Controller):
-    def factory(self):
-        return SMTP(self.handler, **options)
+async def serve():
+    loop = asyncio.get_running_loop()
+    wrapped = context if mode == "tls" else None
+    server = await loop.create_server(lambda: SMTP(Keeper(), **options), "127.0.0.1", 0, ssl=wrapped)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
 
 
-server = Server(Keeper(), hostname="127.0.0.1", port=0, ssl_context=context if mode == "tls" else None)
-# The controller greets itself to see whether it is up; on a port that the system chose it cannot know which.
-server._trigger_server = lambda: None
-server.start()
-print(server.server.sockets[0].getsockname()[1], flush=True)
-while True:
-    time.sleep(3600)
+asyncio.run(serve())

@@ -8,7 +8,7 @@ use storepool::lock::{LockMode, Locks};
 
 use crate::assembly::Assembly;
 use crate::control::{self, Server};
-use crate::daemon::{Command, Desk};
+use crate::daemon::{Command, Desk, in_force};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::notify::Notifier;
 use crate::record::open_journal;
@@ -24,7 +24,8 @@ pub(super) struct Daemon {}
 impl Daemon {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let attempt = || "run the daemon".to_string();
-        let config = assembly.config()?;
+        // Before anything is made: without a sound configuration there is nothing to run.
+        assembly.config()?;
         let state = assembly.place.state();
         std::fs::create_dir_all(&state)
             .map_err(|cause| Cause::Io { action: "create", path: state.clone(), cause })
@@ -32,6 +33,7 @@ impl Daemon {
         // Two of them would do everything twice.
         let locks = Locks::new(state, assembly.holder());
         let _lock = locks.take("daemon", LockMode::Exclusive).attempt(attempt)?;
+        let config = in_force(&assembly.place)?;
         let journal = open_journal(assembly).attempt(attempt)?;
         let clock = Arc::new(SystemClock::new());
         let notifier = Notifier::of_environment();

@@ -14,6 +14,7 @@ use crate::assembly::Assembly;
 use crate::config::{self, Config, GroupChange, GroupConfig, SyncWhen, with_group, without_group};
 use crate::console::table::{Align, Table};
 use crate::console::units::{local, rfc3339};
+use crate::control::client::Client;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::job;
 
@@ -298,6 +299,12 @@ pub(super) fn change(
     let config = Config::parse(path, &edited).attempt(attempt)?;
     if edited != text {
         config::write(path, &edited).attempt(attempt)?;
+        // A running daemon works by it from now on.
+        if let Some(client) = Client::connect(&assembly.place) {
+            client
+                .ask("POST", "/v1/config/reload", None)
+                .attempt(|| "have the daemon read the configuration again".to_string())?;
+        }
     }
     Ok(config)
 }

@@ -29,12 +29,12 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         // The configuration first: its mistakes are what is wrong then.
-        assembly.config()?;
+        let config = assembly.config()?;
         let journal = open_journal(assembly).attempt(|| "look at the status".to_string())?;
         let now = SystemClock::new().now();
         journal.reap(now).attempt(|| "look at the status".to_string())?;
         let daemon = Client::connect(&assembly.place).is_some();
-        let state = status::of(&assembly.place, &journal, now, daemon)?;
+        let state = status::of(&config, &journal, now, daemon)?;
         assembly.console.document(&state);
         tell(assembly, &state, self.explain);
         Ok(if state.well { Outcome::Done } else { Outcome::NotWell })

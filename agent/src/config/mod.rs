@@ -99,6 +99,11 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
+        Self::load_as(path, path)
+    }
+
+    /// Reads a copy of the file `named`: paths are meant from the folder of that one, and complaints name it.
+    pub(crate) fn load_as(path: &Path, named: &Path) -> Result<Self, Error> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -110,7 +115,7 @@ impl Config {
                 return Err(Error { attempt: "use the configuration".to_string(), cause });
             }
         };
-        Self::parse(path, &text).attempt(|| "use the configuration".to_string())
+        Self::parse(named, &text).attempt(|| "use the configuration".to_string())
     }
 
     /// Reads the text of the file at `path`.

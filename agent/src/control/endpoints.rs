@@ -295,7 +295,7 @@ pub(super) fn document() -> Value {
 async fn show_status(State(office): Shared) -> Result<Json<status::Status>, Refusal> {
     blocking(move || {
         let now = office.clock.now();
-        Ok(Json(status::of(&office.place, &office.journal, now, true)?))
+        Ok(Json(status::of(&in_force(&office)?, &office.journal, now, true)?))
     })
     .await
 }
@@ -303,7 +303,7 @@ async fn show_status(State(office): Shared) -> Result<Json<status::Status>, Refu
 async fn show_metrics(State(office): Shared) -> Result<Response, Refusal> {
     let text = blocking(move || {
         let now = office.clock.now();
-        let status = status::of(&office.place, &office.journal, now, true)?;
+        let status = status::of(&in_force(&office)?, &office.journal, now, true)?;
         Ok(metrics::text(&status, &office.journal)?)
     })
     .await?;
@@ -320,6 +320,11 @@ struct Configuration {
     effective: String,
     /// What names this state of the file, for If-Match.
     etag: String,
+}
+
+// What the daemon works by, whatever the file says meanwhile.
+fn in_force(office: &Office) -> Result<Config, Refusal> {
+    Ok(Config::load_as(&office.place.in_force(), &office.place.configuration)?)
 }
 
 fn etag(text: &str) -> String {
@@ -449,7 +454,7 @@ struct Accepted {
 async fn group(office: &Arc<Office>, name: &str) -> Result<(), Refusal> {
     let (office, name) = (office.clone(), name.to_string());
     blocking(move || {
-        let config = Config::load(&office.place.configuration)?;
+        let config = in_force(&office)?;
         match crate::job::group(&config, &name) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -551,9 +556,9 @@ async fn maintain(
         Ok(task @ (Task::Forget | Task::Prune | Task::Check)) => task,
         _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "expected forget, prune or check")),
     };
-    let place = office.place.clone();
+    let shared = office.clone();
     let wish = blocking(move || {
-        let config = Config::load(&place.configuration)?;
+        let config = in_force(&shared)?;
         Ok(Wish::task(&config, task, Reason::Hand))
     })
     .await?;

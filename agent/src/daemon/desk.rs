@@ -15,7 +15,7 @@ use super::judge;
 use super::process::{self, JobEnd, JobProcess};
 use super::queue::{self, Later, QUEUE_MOST, Waiting, Wish};
 use crate::config::{Config, SyncWhen};
-use crate::error::Cause;
+use crate::error::{Attempt, Cause, Error};
 use crate::job::Task;
 use crate::journal::{Ending, Fullness, Job, JobId, JobState, Journal, NewJob, Raised, Reason};
 use crate::notify::Notifier;
@@ -410,8 +410,8 @@ impl Desk {
     }
 
     fn reload(&mut self, now: Timestamp) -> Result<(), String> {
-        let told = |error: &crate::error::Error| crate::console::failure::explain(error).message;
-        match Config::load(&self.place.configuration) {
+        let told = |error: &Error| crate::console::failure::explain(error).message;
+        match in_force(&self.place) {
             Ok(config) => {
                 self.config = Arc::new(config);
                 let resolved = self.journal.resolve("configuration", now);
@@ -834,6 +834,24 @@ impl Desk {
             tracing::error!(error = %error.chain(), "the journal refused to {what}");
         }
     }
+}
+
+/// Reads the configuration and, if it is sound, puts it in force: jobs read the copy that is made here.
+pub(crate) fn in_force(place: &Place) -> Result<Config, Error> {
+    let attempt = || "put the configuration in force".to_string();
+    let path = &place.configuration;
+    let config = Config::load(path)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| Cause::Io { action: "read", path: path.clone(), cause })
+        .attempt(attempt)?;
+    // Read twice: it may have been changed between.
+    let config = if Config::parse(path, &text).as_ref() == Ok(&config) {
+        config
+    } else {
+        Config::parse(path, &text).attempt(attempt)?
+    };
+    crate::config::write(&place.in_force(), &text).attempt(attempt)?;
+    Ok(config)
 }
 
 fn last_line(text: &str) -> String {

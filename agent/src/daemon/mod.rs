@@ -6,6 +6,6 @@ mod judge;
 mod process;
 mod queue;
 
-pub(crate) use desk::{Command, Desk, DeskHandle, Submitted, Subscribed};
+pub(crate) use desk::{Command, Desk, DeskHandle, Submitted, Subscribed, in_force};
 pub(crate) use judge::{forecast, patience};
 pub(crate) use queue::Wish;
