@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use cloudsync::error::{StoreError, StoreFault};
 use cloudsync::layout::ObjectName;
-use cloudsync::store::ObjectStore;
 
 use crate::servers::Place;
 
