@@ -113,8 +113,9 @@ struct Global {
     #[arg(long, short, global = true, action = ArgAction::Count)]
     verbose: u8,
     /// Run as this job of the daemon
-    #[arg(long, global = true, hide = true, value_name = "ID")]
-    job: Option<i64>,
+    // Not called "job": an argument of that name of any command would be taken for it.
+    #[arg(long = "job", global = true, hide = true, value_name = "ID")]
+    daemon_job: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,7 +185,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
-    let Global { home, config, job, .. } = cli.global;
+    let Global { home, config, daemon_job: job, .. } = cli.global;
     let assembly = |command| {
         Place::choose(home.as_deref(), config.as_deref(), &Surroundings::of_process())
             .map(|place| Assembly { place, console: console.clone(), command, job: job.map(JobId) })
