@@ -143,7 +143,7 @@ impl Adoption<'_> {
         files.create()?;
         let _lock = files.lock(self.assembly)?;
         if files.is_registered() {
-            let key = UnlockedKey::load(&files.key())?;
+            let key = files.load_key()?;
             if key.keys.realm() != self.realm.id() {
                 return Err(Cause::ConfigurationInTheWay { path: files.key() });
             }
