@@ -382,6 +382,8 @@ impl Pool {
         for files in self.point_files() {
             match files.manifest(point) {
                 Ok((manifest, _)) => return Ok(manifest),
+                // Forgotten meanwhile, or never in this directory.
+                Err(Error::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => last = error,
             }
         }

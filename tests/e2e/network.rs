@@ -12,6 +12,8 @@ use crate::servers::{Fault, FaultProxy, Moto};
 use crate::tree::Random;
 
 const MIB: u64 = 1 << 20;
+/// Bytes a second of each connection at which a sync is still under way when its first pack has arrived.
+const SLOW_ENOUGH: u64 = 12 * MIB;
 
 struct Story {
     moto: Moto,
@@ -69,6 +71,7 @@ fn puts(requests: &[String]) -> BTreeMap<String, usize> {
 fn a_network_that_is_lost_in_the_middle_of_a_sync_and_comes_back_costs_nothing_but_time() {
     let story = Story::with_much();
     let Story { proxy, .. } = &story;
+    proxy.set(Fault::Slow(SLOW_ENOUGH));
 
     let sync = story.start_sync();
     wait_until("a pack has arrived", || !packs(&story.moto).is_empty());
@@ -91,11 +94,13 @@ fn a_network_that_is_lost_in_the_middle_of_a_sync_and_comes_back_costs_nothing_b
 fn a_sync_that_is_killed_goes_on_where_it_was() {
     let story = Story::with_much();
     let Story { proxy, protected, .. } = &story;
+    proxy.set(Fault::Slow(SLOW_ENOUGH));
 
     let mut sync = story.start_sync();
     wait_until("a pack has arrived", || !packs(&story.moto).is_empty());
     sync.kill().expect("it runs");
     finish(sync);
+    proxy.set(Fault::None);
     let arrived = packs(&story.moto);
     proxy.take_requests();
     let copied = protected.machine.run(["sync", "--json"]).expect_code(0).summary();

@@ -48,6 +48,7 @@ fn time_and_randomness_come_through_their_seams() {
         "cloudsync/src/store/http.rs",
         "cloudsync/src/store/retry.rs",
         "agent/src/console/progress.rs",
+        "agent/src/console/remote.rs",
     ];
     findings.extend(lines_with("Instant::now", &watches));
     findings.extend(lines_with("getrandom::", &["storepool/src/entropy.rs"]));
