@@ -95,6 +95,7 @@ fn rooms_without_a_noun_do_not_exist() {
 #[test]
 fn every_decision_has_number_date_and_status() {
     let mut findings = Vec::new();
+    let mut numbers = std::collections::BTreeSet::new();
     for entry in fs::read_dir(root().join("docs/decisions")).expect("decisions are written down") {
         let path = entry.expect("a readable folder").path();
         let text = fs::read_to_string(&path).expect("decisions are text");
@@ -103,13 +104,14 @@ fn every_decision_has_number_date_and_status() {
         if !text.starts_with(&format!("# {number}: "))
             || !text.contains("Date: ")
             || !text.contains("Status: ")
+            || !numbers.insert(number.to_string())
         {
             findings.push(name);
         }
     }
     assert!(
         findings.is_empty(),
-        "decisions without number, date or status:\n{}",
+        "decisions without a number of their own, date or status:\n{}",
         findings.join("\n")
     );
 }
