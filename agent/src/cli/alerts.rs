@@ -44,11 +44,11 @@ enum Command {
 
 /// Tell what was not told yet, now; the daemon does this by itself
 ///
-/// Uses every way of [alerts] in the configuration, writes the measurements for Prometheus, and gives the sign of life if all is well.
+/// Uses every way that the configuration names for alerts, writes the measurements for Prometheus, and gives the sign of life if all is well.
 #[derive(Args, Debug)]
 struct Send {}
 
-/// Try every way of [alerts] with a made-up alert
+/// Try every configured way with a made-up alert
 #[derive(Args, Debug)]
 struct Test {}
 
