@@ -19,7 +19,7 @@ use crate::console::units::size;
 use crate::control::client::Client;
 use crate::error::{Error, Outcome};
 use crate::record::open_journal;
-use crate::vaults::VaultFiles;
+use crate::vaults::{KeyKeeping, VaultFiles};
 
 /// Check every prerequisite, and say what mends what is missing
 ///
@@ -261,14 +261,21 @@ fn vaults(assembly: &Assembly, config: &Config, checks: &mut Checks) {
             continue;
         }
         let files = VaultFiles::of(&assembly.place, name);
-        match files.is_registered() {
-            true => checks.good(&id, "registered; \"keepwell vault ping\" tries the way there"),
-            false => {
-                checks.bad(&id, "not registered", "keepwell vault register --credentials FILE")
+        private(&format!("{id} credentials-mode"), &vault.credentials, checks);
+        match files.key_keeping() {
+            KeyKeeping::Nowhere => {
+                checks.bad(&id, "not registered", "keepwell vault register --credentials FILE");
+            }
+            kept => {
+                let reason = format!(
+                    "registered, its key in: {kept}; \"keepwell vault ping\" tries the way there"
+                );
+                checks.good(&id, reason);
+                if let KeyKeeping::File(key) = &kept {
+                    private(&format!("{id} key-mode"), key, checks);
+                }
             }
         }
-        private(&format!("{id} credentials-mode"), &vault.credentials, checks);
-        private(&format!("{id} key-mode"), &files.key(), checks);
     }
 }
 
