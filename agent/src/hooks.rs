@@ -1,7 +1,7 @@
 //! Commands that an administrator has run around a backup, and for alerts: with a time-out, perhaps as another user, and with a documented environment.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -107,21 +107,15 @@ impl Hook {
         input: &str,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), HookError> {
-        let mut child = self.start(variables)?;
+        let (mut child, reader) = self.start(variables)?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let readers = [
-            child.stdout.take().map(|stdout| Box::new(stdout) as Box<dyn Read + Send>),
-            child.stderr.take().map(|stderr| Box::new(stderr) as Box<dyn Read + Send>),
-        ];
         let (ended, end) = channel();
-        for reader in readers.into_iter().flatten() {
-            let (tail, ended) = (tail.clone(), ended.clone());
-            // Not joined: a child of the command that lives on may hold the pipe open for ever.
-            std::thread::spawn(move || {
-                keep_tail(reader, &tail);
-                let _ = ended.send(());
-            });
-        }
+        let kept = tail.clone();
+        // Not joined: a child of the command that lives on may hold the pipe open for ever.
+        std::thread::spawn(move || {
+            keep_tail(reader, &kept);
+            let _ = ended.send(());
+        });
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_string();
             // A command that does not read must not keep us.
@@ -153,9 +147,7 @@ impl Hook {
             }
         } else {
             // What it said last may still be on its way.
-            for _ in 0..2 {
-                let _ = end.recv_timeout(Duration::from_millis(200));
-            }
+            let _ = end.recv_timeout(Duration::from_millis(400));
         }
         let output = text_of(&tail);
         match waited {
@@ -170,7 +162,11 @@ impl Hook {
         self.command.first().cloned().unwrap_or_default()
     }
 
-    fn start(&self, variables: &[(&str, String)]) -> Result<Child, HookError> {
+    // Words and complaints come through one pipe, so that they stay in their order.
+    fn start(&self, variables: &[(&str, String)]) -> Result<(Child, PipeReader), HookError> {
+        let failed = |cause| HookError::Start { program: self.program(), cause };
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        let again = writer.try_clone().map_err(failed)?;
         let mut command = Command::new(self.program());
         command
             .args(self.command.iter().skip(1))
@@ -178,8 +174,8 @@ impl Hook {
             .env("PATH", PATH)
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(again)
+            .stderr(writer)
             .current_dir("/")
             // Of its own, so that everything it starts can be ended with it.
             .process_group(0);
@@ -192,7 +188,8 @@ impl Hook {
             command.uid(user.uid).gid(user.gid);
             command.env("HOME", user.home).env("USER", user.name);
         }
-        command.spawn().map_err(|cause| HookError::Start { program: self.program(), cause })
+        let child = command.spawn().map_err(failed)?;
+        Ok((child, reader))
     }
 }
 
@@ -204,7 +201,7 @@ fn verdict(status: ExitStatus, output: String) -> Result<(), HookError> {
     }
 }
 
-fn keep_tail(mut reader: Box<dyn Read + Send>, tail: &Mutex<VecDeque<u8>>) {
+fn keep_tail(mut reader: PipeReader, tail: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = reader.read(&mut buffer) {
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);

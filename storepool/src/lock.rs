@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -22,6 +23,9 @@ use crate::id::hex;
 
 /// Longest holder text that is read from a lock file.
 const HOLDER_LIMIT: u64 = 1024;
+/// How often, and after which pauses, it is looked for the name of a holder that has just got its lock.
+const SIGNING_LOOKS: u32 = 10;
+const SIGNING_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether others may hold the lock too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,17 +149,24 @@ impl Locks {
         names
             .iter()
             .filter(|name| self.is_alive(name).unwrap_or(false))
-            .map(|name| read_holder(&self.directory.join(name)))
+            .map(|name| read_holder(&self.directory.join(name)).unwrap_or_else(somebody))
             .filter(|holder| *holder != self.holder)
             .collect()
     }
 
     fn holder_of(&self, path: &Path) -> String {
-        let sessions = self.session_holders();
-        if path.ends_with("pool") && !sessions.is_empty() {
-            return sessions.join(", ");
+        for _ in 0..SIGNING_LOOKS {
+            let sessions = self.session_holders();
+            if path.ends_with("pool") && !sessions.is_empty() {
+                return sessions.join(", ");
+            }
+            if let Some(holder) = read_holder(path) {
+                return holder;
+            }
+            // It has the lock and has not signed yet.
+            std::thread::sleep(SIGNING_PAUSE);
         }
-        read_holder(path)
+        somebody()
     }
 
     fn sign(&self, file: &mut File, path: &Path) -> Result<()> {
@@ -201,11 +212,15 @@ fn open(path: &Path) -> Result<File> {
         .map_err(Error::io("open", path))
 }
 
-fn read_holder(path: &Path) -> String {
+fn somebody() -> String {
+    "another process".to_string()
+}
+
+fn read_holder(path: &Path) -> Option<String> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(HOLDER_LIMIT).read_to_string(&mut text));
     match read {
-        Ok(_) if !text.is_empty() => text,
-        _ => "another process".to_string(),
+        Ok(_) if !text.is_empty() => Some(text),
+        _ => None,
     }
 }

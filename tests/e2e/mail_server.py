@@ -23,7 +23,6 @@ class Keeper:
         name = pathlib.Path(folder) / f"message-{Keeper.count}"
         head = f"X-Envelope: {envelope.mail_from} {','.join(envelope.rcpt_tos)} tls={mode == 'tls' or session.ssl is not None}\n"
         name.write_bytes(head.encode() + envelope.original_content)
-        print(name, flush=True)
         return "250 kept"
 
 

@@ -72,9 +72,10 @@ fn a_network_that_is_lost_in_the_middle_of_a_sync_and_comes_back_costs_nothing_b
     let story = Story::with_much();
     let Story { proxy, .. } = &story;
     proxy.set(Fault::Slow(SLOW_ENOUGH));
+    let before = proxy.uploaded();
 
     let sync = story.start_sync();
-    wait_until("a pack has arrived", || !packs(&story.moto).is_empty());
+    wait_until("half of it is on its way", || proxy.uploaded() > before + 35 * MIB);
     proxy.set(Fault::Gone);
     let arrived = packs(&story.moto);
     wait_until("the sync asks in vain", || proxy.refused() >= 3);
@@ -85,7 +86,7 @@ fn a_network_that_is_lost_in_the_middle_of_a_sync_and_comes_back_costs_nothing_b
     let puts = puts(&proxy.take_requests());
     let once = arrived.iter().filter(|pack| puts.get(*pack) == Some(&1)).count();
     // The answer for one that had just arrived may have been lost, and then it is asked for again.
-    assert!(once > 0 || arrived.len() == 1, "{arrived:#?} {puts:#?}");
+    assert!(once > 0 || arrived.len() <= 1, "{arrived:#?} {puts:#?}");
     assert!(puts.values().all(|times| *times <= 2), "{puts:#?}");
     story.expect_everything_back();
 }
