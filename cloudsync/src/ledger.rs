@@ -46,7 +46,7 @@ impl ChunkName {
     }
 }
 
-/// A pack that was uploaded, as the ledger knows it.
+/// A pack that was put, or was about to be, as the ledger knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownPack {
     pub(crate) no: LedgerPack,
@@ -154,7 +154,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns all packs that were uploaded.
+    /// Returns all packs that were put, or were about to be.
     pub(crate) fn packs(&self) -> Result<Vec<KnownPack>> {
         let packs = self.database.read(|tx| {
             tx.prepare("SELECT no, kind, ordinal, hash, copy, size, salt FROM pack ORDER BY no")?
@@ -164,7 +164,7 @@ impl Ledger {
         Ok(packs.into_iter().flatten().collect())
     }
 
-    /// Begins a pack that is being built. Unless it is uploaded, it is forgotten when the ledger is opened next.
+    /// Begins a pack that is being built. Unless it was about to be put, it is forgotten when the ledger is opened next.
     pub(crate) fn begin_pack(&self, kind: ObjectKind) -> Result<LedgerPack> {
         let no = self.database.write(|tx| {
             tx.execute("INSERT INTO pack (kind) VALUES (?)", [kind as u8])?;
@@ -173,7 +173,7 @@ impl Ledger {
         Ok(LedgerPack(no))
     }
 
-    /// Forgets packs that were begun and not uploaded.
+    /// Forgets packs that were begun and not about to be put.
     pub(crate) fn forget_unfinished(&self) -> Result<()> {
         Ok(self.database.write(delete_unfinished)?)
     }
@@ -186,8 +186,8 @@ impl Ledger {
         Ok(self.database.write(|tx| enter(tx, pack, sorted.into_iter()))?)
     }
 
-    /// Says that a pack is in the vault.
-    pub(crate) fn uploaded(&self, pack: LedgerPack, record: &ObjectRecord) -> Result<()> {
+    /// Says that a pack is about to be put, before it is: whether it arrived, the next sync finds out.
+    pub(crate) fn begin_upload(&self, pack: LedgerPack, record: &ObjectRecord) -> Result<()> {
         self.database.write(|tx| {
             tx.execute(
                 "UPDATE pack SET hash = ?2, copy = ?3, size = ?4, salt = ?5 WHERE no = ?1",

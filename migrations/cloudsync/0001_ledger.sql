@@ -13,7 +13,7 @@ CREATE TABLE pack (
     no      INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used twice
     kind    INTEGER NOT NULL,             -- type of the object
     ordinal INTEGER,                      -- in the realm; NULL: no commit names it yet
-    hash    BLOB,                         -- NULL: not known to be uploaded
+    hash    BLOB,                         -- NULL: not sealed yet; else put, or about to be
     copy    INTEGER NOT NULL DEFAULT 0,
     size    INTEGER NOT NULL DEFAULT 0,   -- bytes in the store
     salt    BLOB

@@ -49,7 +49,8 @@ pub(super) enum PackPlace {
     Unnamed,
 }
 
-/// Seals a pack and puts it. On return it is proved to be in the vault, and the ledger knows it.
+/// Seals a pack and puts it. On return it is proved to be in the vault. The ledger is told before: a sync that is killed
+/// while the answer is on its way finds the pack by that, and does not put it again.
 pub(super) async fn put_pack(
     realm: Realm,
     ledger: Arc<Ledger>,
@@ -69,27 +70,31 @@ pub(super) async fn put_pack(
         .map_err(|_| Error::Interrupted { stage: "sealing a pack" })?;
     drop(turn);
     let sealed = sealed.map_err(|_| Error::TooLarge { what: "a pack" })?;
-    let (record, place, bytes_put) = put_object(&realm, &state, kind, sealed).await?;
-    ledger.uploaded(no, &record)?;
+    let record = record_of(&state, kind, &sealed);
+    ledger.begin_upload(no, &record)?;
+    let (place, bytes_put) = put_object(&realm, &state, &record, sealed).await?;
     Ok(PutPack { no, record, toc, place, bytes_put })
+}
+
+fn record_of(state: &Snapshot, kind: ObjectKind, sealed: &Sealed) -> ObjectRecord {
+    ObjectRecord {
+        kind,
+        hash: sealed.hash,
+        copy: state.next_copy(sealed.hash),
+        size: sealed.object.len() as u64,
+        salt: sealed.salt,
+    }
 }
 
 // Puts an object that is named by its content, unless it is there.
 async fn put_object(
     realm: &Realm,
     state: &Snapshot,
-    kind: ObjectKind,
+    record: &ObjectRecord,
     sealed: Sealed,
-) -> Result<(ObjectRecord, PackPlace, u64)> {
-    let record = ObjectRecord {
-        kind,
-        hash: sealed.hash,
-        copy: state.next_copy(sealed.hash),
-        size: sealed.object.len() as u64,
-        salt: sealed.salt,
-    };
-    if let Some(ordinal) = state.live_object(sealed.hash) {
-        return Ok((record, PackPlace::Live(ordinal), 0));
+) -> Result<(PackPlace, u64)> {
+    if let Some(ordinal) = state.live_object(record.hash) {
+        return Ok((PackPlace::Live(ordinal), 0));
     }
     let name = record.name(realm.id());
     let put = put_proved(realm.store().as_ref(), &name, sealed.object.into()).await?;
@@ -97,7 +102,7 @@ async fn put_object(
         PutOutcome::Created(_) => record.size,
         PutOutcome::Present => 0,
     };
-    Ok((record, PackPlace::Unnamed, bytes))
+    Ok((PackPlace::Unnamed, bytes))
 }
 
 /// What the next commit will say, and what all commits of this sync did.
@@ -189,7 +194,8 @@ impl Batch {
 
     // Puts an object that belongs to this commit.
     async fn put(&mut self, kind: ObjectKind, sealed: Sealed) -> Result<ObjectHash> {
-        let (record, place, bytes) = put_object(&self.realm, &self.state, kind, sealed).await?;
+        let record = record_of(&self.state, kind, &sealed);
+        let (place, bytes) = put_object(&self.realm, &self.state, &record, sealed).await?;
         self.count(bytes);
         if place == PackPlace::Unnamed {
             self.add(record);

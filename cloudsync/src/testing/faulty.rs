@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::error::{StoreError, StoreFault};
 use crate::layout::ObjectName;
@@ -18,6 +19,9 @@ pub enum Fault {
     Refuse(StoreFault),
     /// It is carried out, but the answer is a timeout.
     LoseReply,
+    /// A put is carried out, and whoever asked never hears of it: [`FaultyStore::silence`] ends, so that a test can kill the caller. Other calls
+    /// time out.
+    Silence,
     /// A put or delete answers with a timeout and is carried out just before the next call. Other calls time out.
     LandLate,
     /// A read returns so many bytes too few, or a put keeps so many too few, without saying so.
@@ -49,6 +53,7 @@ struct State {
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     state: Mutex<State>,
+    silent: Notify,
 }
 
 impl FaultyStore {
@@ -58,7 +63,12 @@ impl FaultyStore {
         faults: impl IntoIterator<Item = (u64, Fault)>,
     ) -> Self {
         let state = State { faults: faults.into_iter().collect(), ..State::default() };
-        Self { inner, state: Mutex::new(state) }
+        Self { inner, state: Mutex::new(state), silent: Notify::new() }
+    }
+
+    /// Waits for the put that [`Fault::Silence`] leaves without an answer.
+    pub async fn silence(&self) {
+        self.silent.notified().await;
     }
 
     /// Returns how many calls were made, so that a loop knows when it has disturbed each of them.
@@ -107,7 +117,9 @@ fn disturb<T>(
             answer.map(|body| cut(body, missing))
         }
         Some(Fault::Refuse(fault)) => refused(action, object, fault),
-        Some(Fault::LoseReply | Fault::LandLate) => refused(action, object, StoreFault::Timeout),
+        Some(Fault::LoseReply | Fault::LandLate | Fault::Silence) => {
+            refused(action, object, StoreFault::Timeout)
+        }
     }
 }
 
@@ -133,6 +145,11 @@ impl ObjectStore for FaultyStore {
             Some(Fault::LoseReply) => {
                 drop(self.inner.put_new(name, body).await);
                 refused("create", name.as_str(), StoreFault::Timeout)
+            }
+            Some(Fault::Silence) => {
+                drop(self.inner.put_new(name, body).await);
+                self.silent.notify_one();
+                std::future::pending().await
             }
             Some(Fault::Pretend) => Ok(PutReceipt { server_time: None }),
             Some(Fault::CutBody(missing)) => {
@@ -183,7 +200,7 @@ impl ObjectStore for FaultyStore {
                 self.state().late.push(Late::Delete(name.clone()));
                 refused("delete", name.as_str(), StoreFault::Timeout)
             }
-            Some(Fault::LoseReply) => {
+            Some(Fault::LoseReply | Fault::Silence) => {
                 drop(self.inner.delete(name).await);
                 refused("delete", name.as_str(), StoreFault::Timeout)
             }
