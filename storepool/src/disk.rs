@@ -56,7 +56,7 @@ pub trait Disk: Send + Sync {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Returns the room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
-    /// Makes a file of `length` bytes whose room is really taken.
+    /// Makes a file of `length` bytes whose room is really taken, or makes one that is there so long.
     fn allocate(&self, path: &Path, length: u64) -> io::Result<()>;
 }
 
@@ -145,7 +145,7 @@ impl Disk for SystemDisk {
 
     fn allocate(&self, path: &Path, length: u64) -> io::Result<()> {
         let file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(file, length),

@@ -8,8 +8,15 @@ use crate::error::{Error, Result};
 
 /// Largest reserve that a percentage asks for: more would only be wasted on large disks.
 const PERCENT_RESERVE_MOST: u64 = 10 << 30;
+/// Name of the ballast file in a pool directory.
+const BALLAST_NAME: &str = "reserve";
 /// Size of the ballast file that prune drops when a disk is completely full: one pack and the index transactions that go with it.
 const BALLAST_MOST: u64 = 24 << 20;
+/// Size of the ballast while there is plenty of space: enough for the index transactions that delete packs, if others fill the disk at once.
+const BALLAST_LEAST: u64 = 1 << 20;
+/// There is plenty of space while so many bytes are available, and this part of the file system.
+const PLENTY: u64 = 4 << 30;
+const PLENTY_SHARE: u64 = 8;
 /// The ballast takes at most this part of a file system.
 const BALLAST_SHARE: u64 = 64;
 /// Room for the index's shared memory and some transactions, on a disk that is full but for its ballast.
@@ -86,24 +93,27 @@ pub fn parse_size(text: &str) -> Option<u64> {
     (bytes.is_finite() && bytes < u64::MAX as f64).then_some(bytes as u64)
 }
 
-/// Makes the ballast file of a pool directory if there is room for it beyond the reserve. Best effort: without it a full disk is only
-/// harder to clean up.
-pub fn raise_ballast(disk: &dyn Disk, directory: &Path) {
-    let path = directory.join("reserve");
-    if disk.exists(&path).unwrap_or(true) {
-        return;
-    }
+/// Sees to the ballast file of a pool directory: a small one while there is plenty of space, a full one once the disk gets short, as far as there is room
+/// beyond it. Best effort: without it a full disk is only harder to clean up.
+pub fn keep_ballast(disk: &dyn Disk, directory: &Path) {
     let Ok(space) = disk.space(directory) else { return };
-    let length = BALLAST_MOST.min(space.total / BALLAST_SHARE);
-    if space.available > 4 * length && disk.allocate(&path, length).is_err() {
-        let _ = disk.remove(&path);
+    let is_short = space.available < PLENTY.max(space.total / PLENTY_SHARE);
+    let wanted = match is_short {
+        true => BALLAST_MOST.min(space.total / BALLAST_SHARE),
+        false => BALLAST_LEAST,
+    };
+    let path = directory.join(BALLAST_NAME);
+    let held = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
+    if held < wanted && space.available > 4 * wanted {
+        // What a failed attempt leaves is held as well.
+        let _ = disk.allocate(&path, wanted);
     }
 }
 
 /// Makes as much ballast again as there is room for, but for what a few transactions need: on a disk that was full, when a little was needed for the
 /// moment. What is kept this way cannot be taken by others.
 pub(crate) fn raise_lesser_ballast(disk: &dyn Disk, directory: &Path) {
-    let path = directory.join("reserve");
+    let path = directory.join(BALLAST_NAME);
     let Ok(space) = disk.space(directory) else { return };
     let left_free = TRANSACTIONS_ROOM.min(space.available / 2);
     let length = BALLAST_MOST.min(space.total / BALLAST_SHARE).min(space.available - left_free);
@@ -114,5 +124,5 @@ pub(crate) fn raise_lesser_ballast(disk: &dyn Disk, directory: &Path) {
 
 /// Removes the ballast file, so that its room can be used. Returns whether there was one.
 pub fn drop_ballast(disk: &dyn Disk, directory: &Path) -> bool {
-    disk.remove(&directory.join("reserve")).is_ok()
+    disk.remove(&directory.join(BALLAST_NAME)).is_ok()
 }

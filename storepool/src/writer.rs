@@ -23,7 +23,7 @@ use crate::pool::{Found, Pool, Session};
 use crate::sieve::{Sieve, SieveView};
 
 /// A frame of data is closed when it holds this many bytes: measured in docs/decisions/0001.
-pub const DATA_FRAME_LENGTH: usize = 512 << 10;
+pub const DATA_FRAME_LENGTH: usize = 1 << 20;
 /// A frame of metadata: smaller, since looking into a point reads single trees.
 pub const METADATA_FRAME_LENGTH: usize = 128 << 10;
 /// A pack is closed when it has so many chunks, though the format allows more: whoever opens it holds 40 bytes in memory for each.

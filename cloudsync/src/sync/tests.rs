@@ -410,6 +410,10 @@ async fn a_directory_is_a_vault_and_a_chunk_damaged_there_costs_only_its_file() 
     let server = Server::with_store(Some(store.clone())).await;
     let tree = server.path("tree");
     plant(&tree, 12);
+    // Several frames, so that there is something apart from the damaged one.
+    let apart: Vec<u8> =
+        (0..60_000u64).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+    fs::write(tree.join("apart"), apart).expect("written");
     let id = server.back_up();
     server.sync_through(store.clone(), "ledger", "anchor").await.expect("synced");
     assert_eq!(server.recover_all(store.clone(), &[(id, &tree)]).await, 1);

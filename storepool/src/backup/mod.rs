@@ -146,6 +146,8 @@ pub fn backup(
     };
     let relied_on: Vec<PackNo> = walked.relied_on.into_iter().collect();
     report.point = Some(commit(&session, &writer, &manifest, &options.tags, &relied_on)?);
+    // The disk may have become short by what was just written.
+    pool.keep_ballast();
     Ok(report)
 }
 

@@ -1,5 +1,7 @@
 //! Frames: chunks gathered, compressed together, and proved by decoding before anybody may rely on them.
 
+use zstd::zstd_safe::CParameter;
+
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::pack::{ChunkEntry, Codec, FRAME_LIMIT, FrameEntry};
@@ -70,12 +72,14 @@ impl FrameCodec {
         let mut decompressor = zstd::bulk::Decompressor::new().map_err(failed)?;
         // A hostile frame may not make the decoder reserve more than the format allows.
         decompressor.window_log_max(24).map_err(failed)?;
-        Ok(Self {
-            compressor: zstd::bulk::Compressor::new(level).map_err(failed)?,
-            decompressor,
-            compressed: Vec::new(),
-            decoded: Vec::new(),
-        })
+        let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+        if (1..=2).contains(&level) {
+            // These levels look back half a frame at most, and remember too little of it: measured in docs/decisions/0001.
+            for parameter in [CParameter::WindowLog(20), CParameter::HashLog(16)] {
+                compressor.set_parameter(parameter).map_err(failed)?;
+            }
+        }
+        Ok(Self { compressor, decompressor, compressed: Vec::new(), decoded: Vec::new() })
     }
 
     /// Compresses a frame, then decodes the result again and compares every chunk with its name.

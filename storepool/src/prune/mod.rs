@@ -29,7 +29,6 @@ use crate::index::PackNo;
 use crate::lock::LockMode;
 use crate::monitor::{Event, Monitor};
 use crate::pool::Pool;
-use crate::space::raise_ballast;
 
 /// The lock that keeps two prunes apart.
 pub(crate) const PRUNE_LOCK: &str = "prune";
@@ -104,9 +103,7 @@ pub fn prune(
     let _elsewhere = pool.lock_elsewhere()?;
     let session = with_ballast(pool, || pool.begin_session())?;
     let outcome = run(pool, &session, options, monitor);
-    for directory in pool.present_paths() {
-        raise_ballast(&*pool.world().disk, directory);
-    }
+    pool.keep_ballast();
     outcome
 }
 
