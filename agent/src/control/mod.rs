@@ -5,6 +5,7 @@
 mod access;
 pub(crate) mod client;
 mod endpoints;
+mod refusal;
 mod server;
 mod socket;
 

@@ -14,7 +14,8 @@ use storepool::clock::Clock;
 use tokio::net::UnixListener;
 
 use super::access::Peer;
-use super::endpoints::{self, Refusal};
+use super::endpoints;
+use super::refusal::Refusal;
 use super::socket;
 use crate::daemon::DeskHandle;
 use crate::journal::Journal;

@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
-use super::desk::Event;
+use super::event::Event;
 use crate::config::IoClass;
 use crate::journal::JobId;
 use crate::place::Place;

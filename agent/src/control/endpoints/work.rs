@@ -1,0 +1,213 @@
+//! What the daemon is asked to do: each accepted wish is a job.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Extension, Json, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, ask, blocking, in_force};
+use crate::control::refusal::Refusal;
+use crate::control::server::{Office, RequestId};
+use crate::daemon::{Command, Submitted, Wish};
+use crate::job::Task;
+use crate::journal::Reason;
+
+/// How points are made.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct NewPoints {
+    /// Read every file.
+    force: bool,
+    /// Tags of the points.
+    tags: Vec<String>,
+}
+
+/// What is restored, and where to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRestore {
+    /// `POINT`, `POINT:PATH`, `latest:GROUP`.
+    point: String,
+    /// An absolute path of a folder.
+    to: String,
+    /// `fail`, `skip`, `overwrite` or `newer`.
+    #[serde(default)]
+    conflict: Option<String>,
+}
+
+/// A job that was accepted.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Accepted {
+    /// Its number.
+    job: i64,
+    /// Whether it is new; `false` if such a job was there already.
+    new: bool,
+    /// Where it is found.
+    url: String,
+}
+
+pub(super) async fn group(office: &Arc<Office>, name: &str) -> Result<(), Refusal> {
+    let (office, name) = (office.clone(), name.to_string());
+    blocking(move || {
+        let config = in_force(&office)?;
+        match crate::job::group(&config, &name) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let failure = crate::console::failure::explain(&error);
+                let (message, hint) = (failure.message, failure.hint);
+                Err(Refusal { status: StatusCode::NOT_FOUND, message, hint })
+            }
+        }
+    })
+    .await
+}
+
+pub(super) fn hand(task: Task, words: Vec<String>) -> Wish {
+    Wish {
+        name: task.to_string(),
+        task: Some(task),
+        words,
+        reason: Reason::Hand,
+        attempt: 1,
+        request: None,
+    }
+}
+
+pub(super) async fn submit(
+    office: &Office,
+    headers: &HeaderMap,
+    request: RequestId,
+    wish: Wish,
+) -> Result<Response, Refusal> {
+    const KEY_MOST: usize = 128;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    if key.is_some_and(|key| key.is_empty() || key.len() > KEY_MOST) {
+        let message = "an Idempotency-Key has 1 to 128 characters";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
+    let mut hasher = DefaultHasher::new();
+    (&wish.name, &wish.words).hash(&mut hasher);
+    let idempotency = key.map(|key| (key.to_string(), hasher.finish()));
+    let wish = Box::new(Wish { request: Some(request.0), ..wish });
+    match ask(office, |reply| Command::Submit { wish, idempotency, reply }).await? {
+        Submitted::Job { id, new } => {
+            let url = format!("/v1/jobs/{id}");
+            let location = [(header::LOCATION, url.clone())];
+            let body = Json(Accepted { job: id.0, new, url });
+            Ok((StatusCode::ACCEPTED, location, body).into_response())
+        }
+        Submitted::KeyReused => {
+            let message = "this Idempotency-Key was used for another request";
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+        }
+        Submitted::Unavailable(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &why)),
+    }
+}
+
+// An empty body means the defaults; one that is no such document is refused.
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Refusal> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()))
+}
+
+pub(super) async fn make_points(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let new: NewPoints = parse(&body)?;
+    group(&office, &name).await?;
+    let mut words = vec!["backup".to_string(), name.clone()];
+    if new.force {
+        words.push("--force".to_string());
+    }
+    for tag in new.tags {
+        words.push(format!("--tag={tag}"));
+    }
+    submit(&office, &headers, request, hand(Task::Backup(name), words)).await
+}
+
+pub(super) async fn make_copies(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    group(&office, &name).await?;
+    let words = vec!["sync".to_string(), name.clone()];
+    submit(&office, &headers, request, hand(Task::Sync(name), words)).await
+}
+
+pub(super) async fn maintain(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    Path(task): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let task: Task = match task.parse() {
+        Ok(task @ (Task::Forget | Task::Prune | Task::Check)) => task,
+        _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "expected forget, prune or check")),
+    };
+    let shared = office.clone();
+    let wish = blocking(move || {
+        let config = in_force(&shared)?;
+        Ok(Wish::task(&config, task, Reason::Hand))
+    })
+    .await?;
+    submit(&office, &headers, request, wish).await
+}
+
+pub(super) async fn restore(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let new: NewRestore = parse(&body)?;
+    let wrong = |message| Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    if !new.to.starts_with('/') {
+        return wrong("\"to\" must be an absolute path");
+    }
+    // Otherwise it would be taken for an option.
+    if new.point.starts_with('-') || new.point.is_empty() {
+        return wrong("\"point\" must name a point");
+    }
+    let mut words = vec!["restore".to_string(), new.point.clone(), format!("--to={}", new.to)];
+    match new.conflict.as_deref() {
+        None => {}
+        Some(conflict @ ("fail" | "skip" | "overwrite" | "newer")) => {
+            words.push(format!("--conflict={conflict}"));
+        }
+        Some(_) => return wrong("\"conflict\" must be fail, skip, overwrite or newer"),
+    }
+    let wish = Wish {
+        task: None,
+        name: format!("restore {}", new.point),
+        words,
+        reason: Reason::Hand,
+        attempt: 1,
+        request: None,
+    };
+    submit(&office, &headers, request, wish).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_no_such_document_is_refused() {
+        assert!(parse::<NewPoints>(b"").is_ok());
+        assert!(parse::<NewPoints>(b"{\"force\": true}").unwrap().force);
+        assert_eq!(parse::<NewPoints>(b"{\"forse\": true}").unwrap_err().status, 422);
+        assert!(parse::<NewRestore>(b"{}").is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! What people are told: judged once a minute and at the end of each job, delivered by a process of its own.
+
+use std::time::Duration;
+
+use storepool::clock::Timestamp;
+use storepool::disk::{Disk, SystemDisk};
+
+use super::{COURIER, Desk};
+use crate::daemon::{judge, process};
+use crate::journal::{AlertDraft, Fullness, Raised};
+
+/// An alert that goes on is counted so often.
+const COUNT_EVERY: Duration = Duration::from_secs(3600);
+/// Between two deliveries to the outside when nothing new has happened.
+const COURIER_EVERY: Duration = Duration::from_secs(300);
+
+impl Desk {
+    pub(super) fn judge(&mut self, now: Timestamp) {
+        let mut memories = Vec::new();
+        for task in self.tasks() {
+            match self.journal.task(&task.to_string(), now) {
+                Ok(memory) => memories.push((task, memory)),
+                Err(error) => {
+                    tracing::warn!(error = %error.chain(), "the journal cannot be read");
+                    return;
+                }
+            }
+        }
+        let late = judge::late(&self.config, &memories, now);
+        for (task, _) in &memories {
+            let key = judge::late_key(task);
+            if !late.iter().any(|draft| draft.key == key) {
+                let resolved = self.journal.resolve(&key, now);
+                self.note(resolved, "end an alert");
+            }
+        }
+        late.iter().for_each(|draft| self.raise(draft, now));
+        self.measure(now);
+    }
+
+    // How full the disks are, once an hour; the row of a day is that of its last hour.
+    pub(super) fn measure(&mut self, now: Timestamp) {
+        if self.measured.is_some_and(|measured| now.0 - measured.0 < COUNT_EVERY.as_nanos() as i64)
+        {
+            return;
+        }
+        self.measured = Some(now);
+        let (mut used_bytes, mut room_bytes) = (0, 0);
+        for path in &self.config.pool.paths {
+            let Ok(space) = SystemDisk.space(path) else { continue };
+            used_bytes += space.total.saturating_sub(space.available);
+            room_bytes += space.available.saturating_sub(self.config.pool.reserve.bytes(space));
+        }
+        let today = now.seconds().div_euclid(86_400);
+        let kept = self.journal.measure(Fullness { day: today, used_bytes, room_bytes });
+        self.note(kept, "remember how full the disks are");
+        let days = self.journal.measurements(today - 60).unwrap_or_default();
+        match judge::filling(&days) {
+            Some(draft) => self.raise(&draft, now),
+            None => {
+                let resolved = self.journal.resolve("filling", now);
+                self.note(resolved, "end an alert");
+            }
+        }
+    }
+
+    pub(super) fn raise(&mut self, draft: &AlertDraft, now: Timestamp) {
+        let counted = self.counted.get(&draft.key).copied();
+        // A state that goes on is not a new event each time it is looked at.
+        let goes_on = draft.key.starts_with("late ")
+            && counted.is_some_and(|counted| now.0 - counted.0 < COUNT_EVERY.as_nanos() as i64);
+        if goes_on && self.journal.is_active(&draft.key).unwrap_or(false) {
+            return;
+        }
+        self.counted.insert(draft.key.clone(), now);
+        match self.journal.raise(draft, now) {
+            Ok(Raised::New) => {
+                self.news = true;
+                tracing::warn!(alert = %draft.key, level = draft.level.word(), "{}", draft.message);
+            }
+            Ok(Raised::Again) => {}
+            Err(error) => {
+                tracing::error!(alert = %draft.key, error = %error.chain(), "{}", draft.message)
+            }
+        }
+    }
+
+    pub(super) fn send_courier(&mut self, monotonic: Duration) {
+        let alerts = &self.config.alerts;
+        let outside = alerts.command.is_some()
+            || alerts.webhook.is_some()
+            || alerts.mail.is_some()
+            || alerts.heartbeat.is_some()
+            || alerts.textfile.is_some();
+        if !outside || self.courier.is_some() {
+            return;
+        }
+        let every = match alerts.heartbeat.is_some() {
+            true => COURIER_EVERY.min(alerts.heartbeat_every),
+            false => COURIER_EVERY,
+        };
+        let is_time = self.courier_sent.is_none_or(|sent| monotonic.saturating_sub(sent) >= every);
+        if !(is_time || self.news) {
+            return;
+        }
+        self.news = false;
+        self.courier_sent = Some(monotonic);
+        let words = ["alerts".to_string(), "send".to_string()];
+        match process::start(&self.place, self.config.daemon.io, COURIER, &words, &self.sender) {
+            Ok(process) => self.courier = Some(process),
+            Err(error) => tracing::warn!(%error, "alerts could not be delivered"),
+        }
+    }
+}
