@@ -60,6 +60,19 @@ struct VaultCopy {
 }
 
 impl OriginArgs {
+    /// Returns the word of the copy that was chosen.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.from {
+            Side::Pool => "pool",
+            Side::Vault => "vault",
+        }
+    }
+
+    /// Returns which vault was named.
+    pub(crate) fn vault(&self) -> Option<&str> {
+        self.vault.as_deref()
+    }
+
     /// Opens the copy that was chosen.
     pub(crate) fn open(&self, assembly: &Assembly) -> Result<Origin, Error> {
         match (self.from, &self.vault) {

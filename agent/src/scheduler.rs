@@ -60,14 +60,9 @@ impl Scheduler {
                 add(Task::Sync(group.name.clone()), schedule, &group.zone, group.jitter)?;
             }
         }
-        let maintenance = &config.maintenance;
-        for (task, routine) in [
-            (Task::Forget, &maintenance.forget),
-            (Task::Prune, &maintenance.prune),
-            (Task::Check, &maintenance.check),
-        ] {
-            if let Some(schedule) = &routine.schedule {
-                add(task, schedule, &maintenance.zone, Duration::ZERO)?;
+        for (vault, upkeep, maintenance) in config.upkeep() {
+            if let Some(schedule) = &maintenance.routine(upkeep).schedule {
+                add(Task::upkeep(upkeep, vault), schedule, &maintenance.zone, Duration::ZERO)?;
             }
         }
         Ok(Self { entries })
@@ -135,7 +130,7 @@ mod tests {
 
     fn config(groups: &str) -> Config {
         let text = format!(
-            "[pool]\npaths = [\"p\"]\n[vault.main]\ncredentials = \"c\"\n[maintenance]\ntimezone = \"UTC\"\n{groups}"
+            "[pool]\npaths = [\"p\"]\n[vault.main]\ncredentials = \"c\"\n[vault.main.maintenance]\nprune = \"never\"\ntimezone = \"UTC\"\n[maintenance]\ntimezone = \"UTC\"\n{groups}"
         );
         Config::parse(Path::new("/c.toml"), &text).unwrap()
     }
@@ -180,7 +175,8 @@ mod tests {
                 "sync web catch_up",
                 "forget catch_up",
                 "prune catch_up",
-                "check catch_up"
+                "check catch_up",
+                "check --vault=main catch_up",
             ]
         );
         due.iter().for_each(|due| scheduler.begun(&due.task, now));
@@ -202,7 +198,11 @@ mod tests {
 
         let tasks = words(&scheduler.due(at("2026-11-17T12:00:00Z")));
 
-        assert_eq!(tasks, ["forget catch_up", "prune catch_up", "check catch_up"]);
+        // A vault without a retention forgets nothing, and pruning it was switched off.
+        assert_eq!(
+            tasks,
+            ["forget catch_up", "prune catch_up", "check catch_up", "check --vault=main catch_up"]
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use storepool::monitor::SilentMonitor;
 use storepool::pool::{Pool, World};
 use storepool::prune::{PruneOptions, prune};
 
-use crate::config::Config;
+use crate::config::{Config, Upkeep};
 use crate::error::Cause;
 use crate::job::backup::{BackupChoices, back_up};
 use crate::job::forget::forget;
@@ -115,8 +115,8 @@ impl Server {
                     Err(error) => panic!("{}: {}", berlin(now), error.chain()),
                 }
             }
-            Task::Forget => drop(forget(&workshop, false).unwrap()),
-            Task::Prune => {
+            Task::Pool(Upkeep::Forget) => drop(forget(&workshop, false).unwrap()),
+            Task::Pool(Upkeep::Prune) => {
                 let options =
                     PruneOptions { dry_run: false, max_unused_percent: 10.0, repack_all: false };
                 prune(&pool, &options, &SilentMonitor).unwrap();
@@ -182,7 +182,7 @@ fn after_two_years_exactly_the_points_are_there_that_the_policy_demands() {
             server.run(&due.task, is_full);
         }
     }
-    server.run(&Task::Forget, false);
+    server.run(&Task::Pool(Upkeep::Forget), false);
 
     // Every day on which the machine was on and the disk had room has one run, at its time.
     let days: BTreeMap<Date, Vec<Timestamp>> =

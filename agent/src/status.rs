@@ -29,7 +29,7 @@ pub(crate) struct Status {
     pub(crate) daemon: bool,
     /// The groups.
     pub(crate) groups: Vec<GroupStatus>,
-    /// Forget, prune and check.
+    /// Forget, prune and check, of the pool and of each vault.
     pub(crate) maintenance: Vec<TaskStatus>,
     /// The pool.
     pub(crate) pool: PoolStatus,
@@ -144,7 +144,8 @@ pub(crate) fn of(
         groups.push(look.group(group, &points).attempt(attempt)?);
     }
     let mut maintenance = Vec::new();
-    for task in [Task::Forget, Task::Prune, Task::Check] {
+    let upkeep = config.upkeep().map(|(vault, upkeep, _)| Task::upkeep(upkeep, vault));
+    for task in upkeep {
         maintenance.push(look.task(&task).attempt(attempt)?);
     }
     look.whole(daemon);

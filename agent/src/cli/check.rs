@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use storepool::check::{AffectedPoint, CheckOptions, CheckReport, check};
 
-use super::arguments;
 use super::check_vault::check_vault;
+use super::{arguments, upkeep};
 use crate::assembly::Assembly;
+use crate::config::Upkeep;
 use crate::console::Console;
 use crate::console::units::{count, counted, duration, size};
 use crate::error::{Attempt, Error, Outcome};
@@ -38,6 +40,9 @@ pub(super) struct Check {
     /// Check the second copy in this vault, or the only one, instead of the pool
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     vault: Option<String>,
+    /// Leave the work to the daemon and do not wait for its end
+    #[arg(long)]
+    detach: bool,
 }
 
 #[derive(Serialize)]
@@ -82,6 +87,16 @@ struct DamageMessage<'a> {
 
 impl Check {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        let request = upkeep::Request {
+            upkeep: Upkeep::Check,
+            vault: self.vault.as_deref(),
+            options: json!({ "read_percent": self.read_data.unwrap_or_default() }),
+            detach: self.detach,
+        };
+        upkeep::run(assembly, &request, || self.act(assembly))
+    }
+
+    fn act(&self, assembly: &Assembly) -> Result<Outcome, Error> {
         if let Some(name) = &self.vault {
             return check_vault(assembly, name, self.read_data);
         }

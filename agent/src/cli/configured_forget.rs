@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
+use super::upkeep;
 use crate::assembly::Assembly;
+use crate::config::Upkeep;
 use crate::console::table::{Align, Table};
 use crate::console::units::{counted, local, rfc3339, size};
 use crate::error::{Attempt, Error, Outcome};
+use crate::job::Workshop;
 use crate::job::forget::{SeriesPlan, forget};
-use crate::job::{Task, Workshop};
-use crate::record::{open_journal, recorded};
+use crate::record::open_journal;
 
 #[derive(Serialize)]
 struct Report {
@@ -37,7 +39,13 @@ pub(super) fn run(assembly: &Assembly, dry_run: bool) -> Result<Outcome, Error> 
     if dry_run {
         return act(assembly, true);
     }
-    recorded(assembly, &Task::Forget.to_string(), || act(assembly, false))
+    let request = upkeep::Request {
+        upkeep: Upkeep::Forget,
+        vault: None,
+        options: serde_json::json!({}),
+        detach: false,
+    };
+    upkeep::run(assembly, &request, || act(assembly, false))
 }
 
 fn act(assembly: &Assembly, dry_run: bool) -> Result<Outcome, Error> {

@@ -39,6 +39,7 @@ mod status;
 mod sync;
 mod tag;
 mod undelete;
+mod upkeep;
 mod vault;
 mod vault_access;
 mod vault_forget;
@@ -59,7 +60,6 @@ use crate::console::{Console, Form};
 use crate::error::{Error, Outcome};
 use crate::journal::JobId;
 use crate::place::{Place, Surroundings};
-use crate::record::recorded;
 use crate::signals::Attention;
 use crate::{process, variables, worker};
 
@@ -210,14 +210,8 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Diff(args) => args.run(&assembly("diff")?),
         Command::Dump(args) => args.run(&assembly("dump")?),
         Command::Forget(args) => args.run(&assembly("forget")?),
-        Command::Prune(args) => {
-            let assembly = assembly("prune")?;
-            recorded(&assembly, "prune", || args.run(&assembly))
-        }
-        Command::Check(args) => {
-            let assembly = assembly("check")?;
-            recorded(&assembly, "check", || args.run(&assembly))
-        }
+        Command::Prune(args) => args.run(&assembly("prune")?),
+        Command::Check(args) => args.run(&assembly("check")?),
         Command::Repair(args) => args.run(&assembly("repair")?),
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use storepool::prune::{Fate, PruneOptions, PruneReport, prune};
 
-use super::{arguments, vault_prune};
+use super::{arguments, upkeep, vault_prune};
 use crate::assembly::Assembly;
+use crate::config::Upkeep;
 use crate::console::units::{counted, duration, size};
 use crate::error::{Attempt, Error, Outcome};
 
@@ -35,6 +37,9 @@ pub(super) struct Prune {
     /// If another prune runs, wait for it this long
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     wait: Option<Duration>,
+    /// Leave the work to the daemon and do not wait for its end
+    #[arg(long, conflicts_with = "dry_run")]
+    detach: bool,
 }
 
 #[derive(Serialize)]
@@ -64,6 +69,21 @@ struct Packs {
 
 impl Prune {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        // A plan is asked for by somebody who waits for it, and is no run of the task.
+        if self.dry_run {
+            return self.act(assembly);
+        }
+        let vault = self.vault.clone();
+        let request = upkeep::Request {
+            upkeep: Upkeep::Prune,
+            vault: vault.as_ref().map(|vault| vault.as_deref().unwrap_or_default()),
+            options: json!({ "max_unused_percent": self.max_unused }),
+            detach: self.detach,
+        };
+        upkeep::run(assembly, &request, || self.act(assembly))
+    }
+
+    fn act(&self, assembly: &Assembly) -> Result<Outcome, Error> {
         if let Some(vault) = &self.vault {
             let (dry_run, max_unused) = (self.dry_run, self.max_unused);
             return assembly.wait_while_busy(self.wait, || {

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use crate::assembly::Assembly;
 use crate::console::RemoteProgress;
 use crate::console::units::{counted, size};
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::job::Task;
 use crate::job::backup::BackupChoices;
 
 /// Returns the way to the daemon.
@@ -61,6 +62,56 @@ pub(super) fn sync(
         jobs.push(answer["job"].as_i64().unwrap_or_default());
     }
     follow_all(assembly, client, &jobs)
+}
+
+/// Has the daemon look after the pool or a vault.
+pub(super) fn upkeep(
+    assembly: &Assembly,
+    client: &Client,
+    task: &Task,
+    options: &Value,
+    detach: bool,
+) -> Result<Outcome, Error> {
+    let path = match task {
+        Task::Vault(upkeep, vault) => format!("/v1/vaults/{vault}/maintenance/{}", upkeep.word()),
+        other => format!("/v1/maintenance/{other}"),
+    };
+    let answer = client.ask("POST", &path, Some(options));
+    let answer = answer.attempt(|| format!("have the daemon run \"{task}\""))?;
+    follow(assembly, client, &answer, &task.to_string(), detach)
+}
+
+/// Has the daemon restore; `None` if it may not write there, and the command has to do it itself.
+pub(super) fn restore(
+    assembly: &Assembly,
+    client: &Client,
+    wanted: &Value,
+    detach: bool,
+) -> Result<Option<Outcome>, Error> {
+    const CONFLICT: u16 = 409;
+    match client.ask("POST", "/v1/restores", Some(wanted)) {
+        Err(ClientError::Refused { status: CONFLICT, .. }) if !detach => Ok(None),
+        answer => {
+            let answer = answer.attempt(|| "have the daemon restore".to_string())?;
+            follow(assembly, client, &answer, "the restore", detach).map(Some)
+        }
+    }
+}
+
+fn follow(
+    assembly: &Assembly,
+    client: &Client,
+    answer: &Value,
+    what: &str,
+    detach: bool,
+) -> Result<Outcome, Error> {
+    let job = answer["job"].as_i64().unwrap_or_default();
+    if detach {
+        assembly.console.document(&json!({ "jobs": [job] }));
+        assembly.console.note(format!("job {job} does \"{what}\""));
+        return Ok(Outcome::Done);
+    }
+    attach(assembly, client, job)
 }
 
 fn all_groups(client: &Client) -> Result<Vec<String>, Cause> {
@@ -133,7 +184,15 @@ fn conclude(assembly: &Assembly, job: i64, end: &Value) -> Result<Outcome, Error
         ("incomplete", _) => Ok(Outcome::Incomplete),
         _ => {
             let text = |name: &str| end[name].as_str().map(str::to_string);
-            let message = text("message").unwrap_or_else(|| format!("job {job} was {state}"));
+            const DAMAGE: u8 = 5;
+            let unexplained = || match code {
+                Some(DAMAGE) => "damage was found".to_string(),
+                _ => format!(
+                    "job {job} {}",
+                    if state == "failed" { state.to_string() } else { format!("was {state}") }
+                ),
+            };
+            let message = text("message").unwrap_or_else(unexplained);
             let code = match state {
                 "cancelled" | "interrupted" => crate::signals::EXIT_INTERRUPTED as u8,
                 _ => code.filter(|code| *code != 0).unwrap_or(1),
@@ -145,7 +204,11 @@ fn conclude(assembly: &Assembly, job: i64, end: &Value) -> Result<Outcome, Error
 }
 
 fn tell(assembly: &Assembly, end: &Value) {
-    let groups = end["summary"]["groups"].as_array().cloned().unwrap_or_default();
+    let summary = &end["summary"];
+    if let Some(line) = outcome_line(end["task"].as_str().unwrap_or_default(), summary) {
+        return assembly.console.note(line);
+    }
+    let groups = summary["groups"].as_array().cloned().unwrap_or_default();
     for group in &groups {
         let name = group["group"].as_str().unwrap_or_default();
         for point in group["points"].as_array().into_iter().flatten() {
@@ -166,6 +229,47 @@ fn tell(assembly: &Assembly, end: &Value) {
     }
     if let (Some(task), Some(state)) = (end["task"].as_str(), end["state"].as_str()) {
         assembly.console.note(format!("{task}: {state}"));
+    }
+}
+
+// What a job did, from its summary; the words are those of the command that did it.
+fn outcome_line(task: &str, summary: &Value) -> Option<String> {
+    let number = |name: &str| summary[name].as_u64();
+    let command = task.split(' ').next().unwrap_or_default();
+    match command {
+        "prune" => {
+            let freed = summary["bytes_freed"].as_i64()?;
+            let freed = match u64::try_from(freed) {
+                Ok(bytes) => format!("{} freed", size(bytes)),
+                Err(_) => format!("{} more in use", size(freed.unsigned_abs())),
+            };
+            let deleted = number("packs_deleted").map(|packs| counted(packs, "pack"));
+            let deleted = deleted.or(number("objects_deleted").map(|it| counted(it, "object")))?;
+            Some(format!("{task}: {deleted} deleted, {freed}"))
+        }
+        "check" => {
+            let points = number("points_checked").or(number("points"))?;
+            let found = match summary["sound"].as_bool()? {
+                true => "no damage found".to_string(),
+                false => counted(number("damage_count")?, "damaged object"),
+            };
+            Some(format!("{task}: {}, {found}", counted(points, "point")))
+        }
+        "forget" => {
+            let (gone, kept) = (number("removed")?, number("kept")?);
+            Some(format!("{task}: {} forgotten, {kept} kept", counted(gone, "point")))
+        }
+        "restore" => {
+            let targets: Vec<_> =
+                summary["targets"].as_array()?.iter().filter_map(Value::as_str).collect();
+            Some(format!(
+                "restored {}, {} into {}",
+                counted(number("files")?, "file"),
+                size(number("bytes")?),
+                targets.join(", ")
+            ))
+        }
+        _ => None,
     }
 }
 

@@ -12,9 +12,11 @@ use storepool::manifest::Manifest;
 use storepool::restore::{Conflict, RestoreOptions, RestoreReport, find_path, restore};
 use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 
+use super::remote;
 use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, size};
 use crate::contents::locate;
+use crate::control::client::Client;
 use crate::error::{Attempt, Error, Outcome};
 use crate::origin::OriginArgs;
 
@@ -66,6 +68,9 @@ pub(super) struct Restore {
     dry_run: bool,
     #[command(flatten)]
     origin: OriginArgs,
+    /// Leave the work to the daemon and do not wait for its end
+    #[arg(long, conflicts_with_all = ["dry_run", "in_place"])]
+    detach: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,6 +115,9 @@ struct Summary {
 
 impl Restore {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
+        if let Some(outcome) = self.by_daemon(assembly)? {
+            return Ok(outcome);
+        }
         let origin = self.origin.open(assembly)?;
         origin.allow_restore(assembly)?;
         let (selection, manifest) = origin.select(&self.point).attempt(|| "restore".to_string())?;
@@ -155,6 +163,38 @@ impl Restore {
             );
         }
         Ok(if sum.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
+    }
+
+    // The daemon restores into a folder of its own, so that the work can be left and found again. What goes to the original place is done here: a
+    // hardened service may not write to the folders of the system. A plan is asked for by somebody who waits for it.
+    fn by_daemon(&self, assembly: &Assembly) -> Result<Option<Outcome>, Error> {
+        let target = match &self.to {
+            Some(to) if assembly.job.is_none() && !self.in_place && !self.dry_run => to,
+            _ => return Ok(None),
+        };
+        let Some(client) = Client::connect(&assembly.place) else {
+            return match self.detach {
+                true => {
+                    Err(Error::usage("--detach leaves the work to the daemon, and none runs here"))
+                }
+                false => Ok(None),
+            };
+        };
+        // The daemon has a folder of its own. A name that is not text cannot be told to it.
+        let target = std::path::absolute(target).unwrap_or_else(|_| target.clone());
+        let Some(target) = target.to_str() else { return Ok(None) };
+        let conflict = self.conflict.to_possible_value();
+        let wanted = serde_json::json!({
+            "point": self.point,
+            "to": target,
+            "conflict": conflict.map(|word| word.get_name().to_string()),
+            "from": self.origin.word(),
+            "vault": self.origin.vault(),
+            "include": self.include,
+            "exclude": self.exclude,
+            "numeric_owner": self.numeric_owner,
+        });
+        remote::restore(assembly, &client, &wanted, self.detach)
     }
 
     fn options(&self) -> RestoreOptions {

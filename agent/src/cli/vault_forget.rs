@@ -12,8 +12,9 @@ use storepool::catalog::choose;
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
+use super::upkeep;
 use crate::assembly::Assembly;
-use crate::config::{Config, VaultConfig};
+use crate::config::{Config, Upkeep, VaultConfig};
 use crate::console::Console;
 use crate::console::table::{Align, Table};
 use crate::console::units::{counted, local, rfc3339, size};
@@ -59,6 +60,20 @@ struct Decision {
 }
 
 pub(super) fn run(assembly: &Assembly, request: &Request<'_>) -> Result<Outcome, Error> {
+    // Only what the configuration says is the task that comes again; what was named here is done here.
+    if request.dry_run || !request.points.is_empty() || !request.policy.is_empty() {
+        return act(assembly, request);
+    }
+    let task = upkeep::Request {
+        upkeep: Upkeep::Forget,
+        vault: Some(request.vault.unwrap_or_default()),
+        options: serde_json::json!({}),
+        detach: false,
+    };
+    upkeep::run(assembly, &task, || act(assembly, request))
+}
+
+fn act(assembly: &Assembly, request: &Request<'_>) -> Result<Outcome, Error> {
     let config = assembly.config()?;
     let (name, vault) = vaults::choose(&config, request.vault)?;
     let attempt = || format!("forget points of the vault \"{name}\"");
@@ -110,7 +125,10 @@ pub(super) fn run(assembly: &Assembly, request: &Request<'_>) -> Result<Outcome,
         let notes = std::mem::take(&mut plan.notes);
         own.forget(&engine, &mut snapshot, &going, &notes).attempt(attempt)?;
     }
-    assembly.console.document(&report);
+    match assembly.job {
+        None => assembly.console.document(&report),
+        Some(_) => assembly.console.message("summary", &report),
+    }
     tell_end(&assembly.console, name, &report);
     warn_of_full_sources(&assembly.console, &snapshot, vault);
     Ok(Outcome::Done)

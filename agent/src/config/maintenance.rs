@@ -1,4 +1,4 @@
-//! `[maintenance]`: what keeps a pool small and proven, by itself, at its own times.
+//! `[maintenance]` and `[vault.NAME.maintenance]`: what keeps a pool or a vault small and proven, by itself, at its own times.
 
 use std::time::Duration;
 
@@ -8,10 +8,40 @@ use super::ConfigError;
 use super::reader::Section;
 use crate::schedule::Schedule;
 
-/// `[maintenance]`. Everything runs unless it is switched off: a pool whose maintenance silently never ran is the commonest way to lose one.
+/// What a store of points needs now and then, the pool as well as a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Upkeep {
+    /// Points go that no retention keeps.
+    Forget,
+    /// The space that no point needs is given back.
+    Prune,
+    /// Everything is proven.
+    Check,
+}
+
+impl Upkeep {
+    /// All of them, in the order in which they make sense.
+    pub(crate) const ALL: [Self; 3] = [Self::Forget, Self::Prune, Self::Check];
+
+    /// Returns the name of its command.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Forget => "forget",
+            Self::Prune => "prune",
+            Self::Check => "check",
+        }
+    }
+
+    /// Returns the one that is called this.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|upkeep| upkeep.word() == word)
+    }
+}
+
+/// One of these sections. Everything runs unless it is switched off: a pool whose maintenance silently never ran is the commonest way to lose one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MaintenanceConfig {
-    /// Points leave the pool as the retention of their group says.
+    /// Points go as the retention of their group, or of the vault, says.
     pub(crate) forget: Routine,
     /// The space of forgotten points is given back.
     pub(crate) prune: Routine,
@@ -34,9 +64,41 @@ pub(crate) struct Routine {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// What a section does not say.
+pub(super) struct Usual {
+    forget: &'static str,
+    prune: &'static str,
+    check: &'static str,
+    check_read_percent: u8,
+}
+
+/// Of the pool. Twenty weeks, and every byte was read.
+pub(super) const OF_A_POOL: Usual = Usual {
+    forget: "daily 04:30",
+    prune: "weekly Sun 05:00",
+    check: "weekly Sat 05:00",
+    check_read_percent: 5,
+};
+/// Of a vault, after the pool's. Reading costs money at most providers, so how much of it is for its owner to say.
+pub(super) const OF_A_VAULT: Usual = Usual {
+    forget: "daily 05:30",
+    prune: "weekly Sun 06:00",
+    check: "weekly Sat 06:00",
+    check_read_percent: 0,
+};
+
 impl MaintenanceConfig {
-    /// Reads the section, if there is one.
-    pub(super) fn read(section: Option<Section<'_>>) -> Result<Self, ConfigError> {
+    /// Returns how one kind of it is done.
+    pub(crate) fn routine(&self, upkeep: Upkeep) -> &Routine {
+        match upkeep {
+            Upkeep::Forget => &self.forget,
+            Upkeep::Prune => &self.prune,
+            Upkeep::Check => &self.check,
+        }
+    }
+
+    /// Reads the section, if there is one; what it does not say is as `usual`.
+    pub(super) fn read(section: Option<Section<'_>>, usual: &Usual) -> Result<Self, ConfigError> {
         let task = |key: &str, alert: &str, usual: &str, days: u32| {
             let Some(section) = &section else {
                 return Ok(Routine { schedule: usual.parse().ok(), alert_after: DAY * days });
@@ -75,11 +137,10 @@ impl MaintenanceConfig {
             None => None,
         };
         Ok(Self {
-            forget: task("forget", "forget_alert_after", "daily 04:30", 7)?,
-            prune: task("prune", "prune_alert_after", "weekly Sun 05:00", 30)?,
-            check: task("check", "check_alert_after", "weekly Sat 05:00", 30)?,
-            // Twenty weeks, and every byte was read.
-            check_read_percent: read.unwrap_or(5),
+            forget: task("forget", "forget_alert_after", usual.forget, 7)?,
+            prune: task("prune", "prune_alert_after", usual.prune, 30)?,
+            check: task("check", "check_alert_after", usual.check, 30)?,
+            check_read_percent: read.unwrap_or(usual.check_read_percent),
             zone: zone.unwrap_or_else(TimeZone::system),
         })
     }

@@ -37,7 +37,7 @@ pub(crate) use effective::{effective, retention_text};
 pub(crate) use group::{
     FilesConfig, GroupConfig, HookCommand, HooksConfig, SourceConfig, SyncWhen,
 };
-pub(crate) use maintenance::{MaintenanceConfig, Routine};
+pub(crate) use maintenance::{MaintenanceConfig, Routine, Upkeep};
 pub(crate) use pool::PoolConfig;
 pub(crate) use security::SecurityConfig;
 pub(crate) use vault::{VaultConfig, is_vault_name};
@@ -97,6 +97,20 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// Returns the upkeep of pool (`None`) and vaults, as far as there is something to do: a vault without a retention forgets nothing.
+    pub(crate) fn upkeep(
+        &self,
+    ) -> impl Iterator<Item = (Option<&str>, Upkeep, &MaintenanceConfig)> {
+        let pool = Upkeep::ALL.into_iter().map(|upkeep| (None, upkeep, &self.maintenance));
+        let vaults = self.vaults.iter().flat_map(|(name, vault)| {
+            let has_to =
+                move |upkeep: &Upkeep| *upkeep != Upkeep::Forget || vault.retention.is_some();
+            let upkeep = Upkeep::ALL.into_iter().filter(has_to);
+            upkeep.map(move |upkeep| (Some(name.as_str()), upkeep, &vault.maintenance))
+        });
+        pool.chain(vaults)
+    }
+
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
         Self::load_as(path, path)
@@ -150,7 +164,10 @@ impl Config {
             pool,
             vaults,
             groups,
-            maintenance: MaintenanceConfig::read(root.section("maintenance", "[maintenance]")?)?,
+            maintenance: MaintenanceConfig::read(
+                root.section("maintenance", "[maintenance]")?,
+                &maintenance::OF_A_POOL,
+            )?,
             daemon: DaemonConfig::read(root.section("daemon", "[daemon]")?)?,
             alerts: AlertsConfig::read(root.section("alerts", "[alerts]")?)?,
             security: SecurityConfig::read(root.section("security", "[security]")?)?,

@@ -8,6 +8,7 @@ use cloudsync::retention::RetentionPolicy;
 use cloudsync::standing::Policy;
 use cloudsync::store::bandwidth::Calendar;
 
+use super::maintenance::{MaintenanceConfig, OF_A_VAULT};
 use super::reader::Section;
 use super::{ConfigError, retention, upload_limit};
 
@@ -24,6 +25,8 @@ pub(crate) struct VaultConfig {
     pub(crate) undelete: Duration,
     /// How the vault's state reaches into local work.
     pub(crate) policy: Policy,
+    /// `[vault.NAME.maintenance]`.
+    pub(crate) maintenance: MaintenanceConfig,
 }
 
 impl VaultConfig {
@@ -33,7 +36,14 @@ impl VaultConfig {
             let expected = "a name of a vault has 1 to 63 of a-z, 0-9, - and _";
             return Err(section.complaint(expected.to_string()));
         }
-        section.only_known(&["credentials", "upload_limit", "retention", "undelete", "policy"])?;
+        section.only_known(&[
+            "credentials",
+            "upload_limit",
+            "retention",
+            "undelete",
+            "policy",
+            "maintenance",
+        ])?;
         let credentials = section
             .path("credentials", "the path of a file")?
             .ok_or_else(|| section.complaint(format!("[vault.{name}] has no credentials")))?;
@@ -44,12 +54,14 @@ impl VaultConfig {
         };
         let undelete = section.duration("undelete", UNDELETE_LEAST..=UNDELETE_MOST)?;
         let policy = section.parsed("policy", "\"keep-local\" or \"strict\"")?;
+        let maintenance = section.section("maintenance", "[vault.main.maintenance]")?;
         Ok(Self {
             credentials,
             upload_limit,
             retention: retention::read(section, "retention")?,
             undelete: undelete.unwrap_or(UNDELETE_PERIOD),
             policy: policy.unwrap_or_default(),
+            maintenance: MaintenanceConfig::read(maintenance, &OF_A_VAULT)?,
         })
     }
 }

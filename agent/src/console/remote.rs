@@ -37,9 +37,11 @@ impl RemoteProgress {
             "status" if !self.console.is_quiet() => self.show(message),
             // The last word of the command itself comes with the end of the job.
             "error" if message.get("exit_code").is_none() => {
-                let path = message["path"].as_str().unwrap_or_default();
-                let text = message["message"].as_str().unwrap_or_default();
-                self.console.warn(format!("{path}: {text}"));
+                let word = |name: &str| message[name].as_str();
+                let what = [word("path"), word("what"), word("id")];
+                let what: Vec<_> = what.into_iter().flatten().collect();
+                let text = word("message").unwrap_or_default();
+                self.console.warn(format!("{}: {text}", what.join(" ")));
             }
             _ => {}
         }

@@ -26,7 +26,10 @@ use configuration::{Configuration, reload, replace_config, show_config};
 use description::openapi;
 use jobs::{Jobs, cancel_job, follow_job, list_jobs, show_job};
 use state::{Health, Plan, health, plan, show_metrics, show_status};
-use work::{Accepted, NewPoints, NewRestore, maintain, make_copies, make_points, restore};
+use work::{
+    Accepted, NewPoints, NewRestore, NewUpkeep, maintain, maintain_vault, make_copies, make_points,
+    restore,
+};
 
 type Shared = State<Arc<Office>>;
 
@@ -121,10 +124,20 @@ const ENDPOINTS: &[Endpoint] = &[
     endpoint(
         "post",
         "/v1/maintenance/{task}",
-        "Run forget, prune or check now",
+        "Run forget, prune or check of the pool now, as configured or as the body says",
         || post(maintain),
         202,
     )
+    .takes(|| schema_for!(NewUpkeep))
+    .gives(|| schema_for!(Accepted)),
+    endpoint(
+        "post",
+        "/v1/vaults/{name}/maintenance/{task}",
+        "Run forget, prune or check of a vault now, as configured or as the body says",
+        || post(maintain_vault),
+        202,
+    )
+    .takes(|| schema_for!(NewUpkeep))
     .gives(|| schema_for!(Accepted)),
     endpoint(
         "post",

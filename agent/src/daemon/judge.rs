@@ -78,7 +78,7 @@ pub(super) fn after(
         Some(DAMAGE) => (damage, AlertLevel::Critical),
         Some(NO_SPACE) => (full, AlertLevel::Critical),
         // A vault that is away is a matter of days; points in the pool are made meanwhile.
-        _ if matches!(task, Task::Sync(_)) => (failed, AlertLevel::Warning),
+        _ if matches!(task, Task::Sync(_) | Task::Vault(..)) => (failed, AlertLevel::Warning),
         _ if failures > config.daemon.retries => (failed, AlertLevel::Critical),
         _ => (failed, AlertLevel::Warning),
     };
@@ -123,9 +123,10 @@ pub(crate) fn patience(config: &Config, task: &Task, now: Timestamp) -> Option<D
             };
             Some(own.max(SYNC_LATE_LEAST))
         }
-        Task::Forget => routine(&config.maintenance.forget),
-        Task::Prune => routine(&config.maintenance.prune),
-        Task::Check => routine(&config.maintenance.check),
+        Task::Pool(upkeep) => routine(config.maintenance.routine(*upkeep)),
+        Task::Vault(upkeep, vault) => {
+            routine(config.vaults.get(vault)?.maintenance.routine(*upkeep))
+        }
     }
 }
 
@@ -161,7 +162,7 @@ pub(super) fn late(
                     if elapsed > DAY * 7 { AlertLevel::Critical } else { AlertLevel::Warning };
                 (level, format!("group \"{group}\" has no new second copy"))
             }
-            Task::Forget | Task::Prune | Task::Check => {
+            Task::Pool(_) | Task::Vault(..) => {
                 (AlertLevel::Warning, format!("\"{task}\" has not succeeded"))
             }
         };
@@ -262,6 +263,9 @@ mod tests {
             ("sync web", Some(100), 149, Some(Warning)),
             ("sync web", Some(100), 100 + 7 * 24 + 1, Some(Critical)),
             ("prune", Some(0), 30 * 24 + 1, Some(Warning)),
+            ("check --vault=a", Some(0), 30 * 24, None),
+            ("check --vault=a", Some(0), 30 * 24 + 1, Some(Warning)),
+            ("forget --vault=removed", None, 100_000, None),
             ("backup hand", None, 100_000, None),
             ("backup removed", None, 100_000, None),
         ] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storepool::clock::Timestamp;
 
-use crate::config::Config;
+use crate::config::{Config, MaintenanceConfig, Upkeep};
 use crate::job::Task;
 use crate::journal::{JobId, Reason};
 
@@ -43,18 +43,30 @@ impl Wish {
         let words: Vec<String> = match &task {
             Task::Backup(group) => vec!["backup".into(), group.clone()],
             Task::Sync(group) => vec!["sync".into(), group.clone()],
-            Task::Forget => vec!["forget".into()],
-            Task::Prune => vec!["prune".into(), "--wait".into(), "10m".into()],
-            Task::Check => {
-                let percent = config.maintenance.check_read_percent;
-                match percent {
-                    0 => vec!["check".into()],
-                    percent => vec!["check".into(), format!("--read-data={percent}%")],
-                }
+            Task::Pool(upkeep) => upkeep_words(*upkeep, None, &config.maintenance),
+            Task::Vault(upkeep, name) => {
+                // Of a vault that is gone from the configuration only the command itself can say so.
+                let vault = config.vaults.get(name).map(|vault| &vault.maintenance);
+                upkeep_words(*upkeep, Some(name), vault.unwrap_or(&config.maintenance))
             }
         };
         Self { name: task.to_string(), task: Some(task), words, reason, attempt: 1, request: None }
     }
+}
+
+fn upkeep_words(
+    upkeep: Upkeep,
+    vault: Option<&str>,
+    maintenance: &MaintenanceConfig,
+) -> Vec<String> {
+    let mut words = vec![upkeep.word().to_string()];
+    words.extend(vault.map(|vault| format!("--vault={vault}")));
+    match (upkeep, maintenance.check_read_percent) {
+        (Upkeep::Prune, _) => words.push("--wait=10m".to_string()),
+        (Upkeep::Check, percent @ 1..) => words.push(format!("--read-data={percent}%")),
+        _ => {}
+    }
+    words
 }
 
 /// A wish that is entered in the journal and waits.
@@ -78,25 +90,24 @@ pub(super) fn rank(wish: &Wish) -> u8 {
         (_, None) => 1,
         (_, Some(Task::Backup(_))) => 2,
         (_, Some(Task::Sync(_))) => 3,
-        (_, Some(Task::Forget)) => 4,
-        (_, Some(Task::Prune | Task::Check)) => 5,
+        (_, Some(Task::Pool(Upkeep::Forget) | Task::Vault(Upkeep::Forget, _))) => 4,
+        (_, Some(Task::Pool(_) | Task::Vault(..))) => 5,
     }
 }
 
 /// Returns whether `wish` must wait while `running` runs.
 pub(super) fn excludes(config: &Config, running: &Wish, wish: &Wish) -> bool {
     let (Some(running), Some(wish)) = (&running.task, &wish.task) else { return false };
-    let vault_of = |group: &str| config.groups.get(group).and_then(|group| group.vault.clone());
-    match (running, wish) {
-        _ if running == wish => true,
-        // A vault takes commits one after the other.
-        (Task::Sync(one), Task::Sync(other)) => vault_of(one) == vault_of(other),
-        // Maintenance by turns: it reads the same disks, and forget decides what prune finds.
-        (Task::Forget | Task::Prune | Task::Check, Task::Forget | Task::Prune | Task::Check) => {
-            true
-        }
-        _ => false,
-    }
+    let vault_of = |task: &Task| match task {
+        Task::Sync(group) => config.groups.get(group)?.vault.clone(),
+        Task::Vault(_, vault) => Some(vault.clone()),
+        Task::Backup(_) | Task::Pool(_) => None,
+    };
+    let is_upkeep = |task: &Task| matches!(task, Task::Pool(_) | Task::Vault(..));
+    // A vault takes commits one after the other. Maintenance by turns: it reads the same disks, and forget decides what prune finds.
+    running == wish
+        || vault_of(running).is_some_and(|vault| vault_of(wish) == Some(vault))
+        || is_upkeep(running) && is_upkeep(wish)
 }
 
 /// Returns how long to wait before a job that ended with `code` is tried again; `None` if trying again is of no use.
@@ -147,6 +158,11 @@ mod tests {
             ("sync one", "sync three", false),
             ("prune", "check", true),
             ("backup one", "prune", false),
+            ("sync one", "prune --vault=a", true),
+            ("check --vault=a", "sync two", true),
+            ("sync one", "check --vault=b", false),
+            ("prune --vault=b", "check", true),
+            ("backup one", "forget --vault=a", false),
         ] {
             assert_eq!(
                 excludes(&config, &wish(running), &wish(wished)),

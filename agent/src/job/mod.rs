@@ -13,25 +13,46 @@ use storepool::clock::Timestamp;
 use storepool::lock::{HeldLock, LockMode, Locks};
 use storepool::pool::Pool;
 
-use crate::config::{Config, GroupConfig};
+use crate::config::{Config, GroupConfig, Upkeep};
 use crate::error::{Cause, Error};
 use crate::journal::Journal;
 use crate::nearest::nearest;
 use crate::place::Place;
 
-/// What can be done again and again, by name: `backup web`, `sync web`, `forget`, `prune`, `check`.
+/// What can be done again and again. Its name is that of its command: `backup web`, `sync web`, `forget`, `prune --vault=main`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Task {
     /// Make points of a group.
     Backup(String),
     /// Copy the points of a group to its vault.
     Sync(String),
-    /// Forget what no retention keeps.
-    Forget,
-    /// Give space back.
-    Prune,
-    /// Prove everything.
-    Check,
+    /// Look after the pool.
+    Pool(Upkeep),
+    /// Look after a vault.
+    Vault(Upkeep, String),
+}
+
+impl Task {
+    /// Returns the task of looking after the pool, or after a vault.
+    pub(crate) fn upkeep(upkeep: Upkeep, vault: Option<&str>) -> Self {
+        match vault {
+            None => Self::Pool(upkeep),
+            Some(vault) => Self::Vault(upkeep, vault.to_string()),
+        }
+    }
+
+    /// Returns all tasks of a configuration, with and without a schedule.
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let mut tasks = Vec::new();
+        for group in config.groups.values() {
+            tasks.push(Self::Backup(group.name.clone()));
+            if group.vault.is_some() {
+                tasks.push(Self::Sync(group.name.clone()));
+            }
+        }
+        tasks.extend(config.upkeep().map(|(vault, upkeep, _)| Self::upkeep(upkeep, vault)));
+        tasks
+    }
 }
 
 impl fmt::Display for Task {
@@ -39,9 +60,8 @@ impl fmt::Display for Task {
         match self {
             Self::Backup(group) => write!(f, "backup {group}"),
             Self::Sync(group) => write!(f, "sync {group}"),
-            Self::Forget => f.write_str("forget"),
-            Self::Prune => f.write_str("prune"),
-            Self::Check => f.write_str("check"),
+            Self::Pool(upkeep) => f.write_str(upkeep.word()),
+            Self::Vault(upkeep, vault) => write!(f, "{} --vault={vault}", upkeep.word()),
         }
     }
 }
@@ -50,13 +70,16 @@ impl FromStr for Task {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let upkeep = match text.split_once(" --vault=") {
+            Some((word, vault)) => {
+                Upkeep::of_word(word).map(|upkeep| Self::Vault(upkeep, vault.to_string()))
+            }
+            None => Upkeep::of_word(text).map(Self::Pool),
+        };
         match text.split_once(' ') {
             Some(("backup", group)) => Ok(Self::Backup(group.to_string())),
             Some(("sync", group)) => Ok(Self::Sync(group.to_string())),
-            None if text == "forget" => Ok(Self::Forget),
-            None if text == "prune" => Ok(Self::Prune),
-            None if text == "check" => Ok(Self::Check),
-            _ => Err(format!("\"{text}\" is no task")),
+            _ => upkeep.ok_or_else(|| format!("\"{text}\" is no task")),
         }
     }
 }
@@ -117,4 +140,31 @@ pub(crate) fn group<'a>(config: &'a Config, name: &str) -> Result<&'a GroupConfi
         };
         Error { attempt: String::new(), cause }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_read_as_it_is_written() {
+        let vault = |upkeep| Task::Vault(upkeep, "main".to_string());
+        let tasks = [
+            Task::Backup("web".to_string()),
+            Task::Sync("web".to_string()),
+            Task::Pool(Upkeep::Forget),
+            vault(Upkeep::Prune),
+            vault(Upkeep::Check),
+        ];
+        let words =
+            ["backup web", "sync web", "forget", "prune --vault=main", "check --vault=main"];
+
+        for (task, word) in tasks.iter().zip(words) {
+            assert_eq!(task.to_string(), word);
+            assert_eq!(word.parse().as_ref(), Ok(task));
+        }
+        for wrong in ["format", "backup", "forget main", "drill --vault=main", "restore latest"] {
+            assert!(wrong.parse::<Task>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What the daemon is asked to do: each accepted wish is a job.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Shared, ask, blocking, in_force};
+use crate::config::Upkeep;
 use crate::control::refusal::Refusal;
 use crate::control::server::{Office, RequestId};
 use crate::daemon::{Command, Submitted, Wish};
@@ -38,6 +40,21 @@ pub(super) struct NewRestore {
     /// `fail`, `skip`, `overwrite` or `newer`.
     #[serde(default)]
     conflict: Option<String>,
+    /// `pool` or `vault`.
+    #[serde(default)]
+    from: Option<String>,
+    /// Which vault of the configuration, with `from` a vault.
+    #[serde(default)]
+    vault: Option<String>,
+    /// Only what these patterns match, as in .gitignore.
+    #[serde(default)]
+    include: Vec<String>,
+    /// Not what these patterns match.
+    #[serde(default)]
+    exclude: Vec<String>,
+    /// Owners get the numbers they had, even if their names have other numbers here.
+    #[serde(default)]
+    numeric_owner: bool,
 }
 
 /// A job that was accepted.
@@ -146,23 +163,90 @@ pub(super) async fn make_copies(
     submit(&office, &headers, request, hand(Task::Sync(name), words)).await
 }
 
+/// How the pool or a vault is looked after; what is not said is as the configuration has it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct NewUpkeep {
+    /// Of check: how much of the data is read, 0 to 100.
+    read_percent: Option<f64>,
+    /// Of prune: how much may stay unused, 0 to 100.
+    max_unused_percent: Option<f64>,
+}
+
+impl NewUpkeep {
+    fn words(&self, wish: Wish, upkeep: Upkeep) -> Result<Wish, Refusal> {
+        let (percent, option) = match upkeep {
+            Upkeep::Forget => (None, ""),
+            Upkeep::Prune => (self.max_unused_percent, "--max-unused"),
+            Upkeep::Check => (self.read_percent, "--read-data"),
+        };
+        let foreign = [
+            (self.read_percent, upkeep == Upkeep::Check),
+            (self.max_unused_percent, upkeep == Upkeep::Prune),
+        ];
+        if foreign.iter().any(|(value, fits)| value.is_some() && !fits) {
+            let message = format!("{} takes no such share", upkeep.word());
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &message));
+        }
+        let Some(percent) = percent else { return Ok(wish) };
+        if !(0.0..=100.0).contains(&percent) {
+            let message = "a share is 0 to 100";
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+        let mut words = wish.words;
+        words.retain(|word| !word.starts_with(option));
+        // Nothing at all is read without the option; nothing at all stays unused with 0.
+        if upkeep == Upkeep::Prune || percent > 0.0 {
+            words.push(format!("{option}={percent}%"));
+        }
+        Ok(Wish { words, ..wish })
+    }
+}
+
 pub(super) async fn maintain(
     State(office): Shared,
     Extension(request): Extension<RequestId>,
     Path(task): Path<String>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response, Refusal> {
-    let task: Task = match task.parse() {
-        Ok(task @ (Task::Forget | Task::Prune | Task::Check)) => task,
-        _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "expected forget, prune or check")),
+    look_after(&office, &headers, request, None, &task, &body).await
+}
+
+pub(super) async fn maintain_vault(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    Path((name, task)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    look_after(&office, &headers, request, Some(name), &task, &body).await
+}
+
+async fn look_after(
+    office: &Arc<Office>,
+    headers: &HeaderMap,
+    request: RequestId,
+    vault: Option<String>,
+    task: &str,
+    body: &[u8],
+) -> Result<Response, Refusal> {
+    let Some(upkeep) = Upkeep::of_word(task) else {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "expected forget, prune or check"));
     };
+    let new: NewUpkeep = parse(body)?;
     let shared = office.clone();
     let wish = blocking(move || {
         let config = in_force(&shared)?;
-        Ok(Wish::task(&config, task, Reason::Hand))
+        if let Some(name) = vault.as_ref().filter(|name| !config.vaults.contains_key(*name)) {
+            let message = format!("there is no [vault.{name}] in the configuration");
+            return Err(Refusal::new(StatusCode::NOT_FOUND, &message));
+        }
+        let task = Task::upkeep(upkeep, vault.as_deref());
+        new.words(Wish::task(&config, task, Reason::Hand), upkeep)
     })
     .await?;
-    submit(&office, &headers, request, wish).await
+    submit(office, headers, request, wish).await
 }
 
 pub(super) async fn restore(
@@ -188,6 +272,21 @@ pub(super) async fn restore(
         }
         Some(_) => return wrong("\"conflict\" must be fail, skip, overwrite or newer"),
     }
+    match new.from.as_deref() {
+        None => {}
+        Some(from @ ("pool" | "vault")) => words.push(format!("--from={from}")),
+        Some(_) => return wrong("\"from\" must be pool or vault"),
+    }
+    words.extend(new.vault.iter().map(|vault| format!("--vault={vault}")));
+    words.extend(new.include.iter().map(|pattern| format!("--include={pattern}")));
+    words.extend(new.exclude.iter().map(|pattern| format!("--exclude={pattern}")));
+    words.extend(new.numeric_owner.then(|| "--numeric-owner".to_string()));
+    let target = PathBuf::from(&new.to);
+    if !blocking(move || Ok(is_writable(&target))).await? {
+        // A hardened service may not write to the folders of the system; the command itself may.
+        let message = format!("the daemon may not write to {}", new.to);
+        return Err(Refusal::new(StatusCode::CONFLICT, &message));
+    }
     let wish = Wish {
         task: None,
         name: format!("restore {}", new.point),
@@ -197,6 +296,12 @@ pub(super) async fn restore(
         request: None,
     };
     submit(&office, &headers, request, wish).await
+}
+
+// Whether this process could make `path` or write into it. What is no folder is for the restore itself to complain of.
+fn is_writable(path: &FilePath) -> bool {
+    let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+    there.is_none_or(|there| rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 #[cfg(test)]

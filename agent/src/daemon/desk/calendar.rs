@@ -16,16 +16,7 @@ use crate::scheduler::Scheduler;
 
 impl Desk {
     pub(super) fn tasks(&self) -> Vec<Task> {
-        let groups = self.config.groups.values();
-        let mut tasks: Vec<Task> = Vec::new();
-        for group in groups {
-            tasks.push(Task::Backup(group.name.clone()));
-            if group.vault.is_some() {
-                tasks.push(Task::Sync(group.name.clone()));
-            }
-        }
-        tasks.extend([Task::Forget, Task::Prune, Task::Check]);
-        tasks
+        Task::all(&self.config)
     }
 
     pub(super) fn schedule(&mut self, now: Timestamp) -> Result<(), Cause> {
