@@ -78,6 +78,16 @@ impl OwnVault {
         self.write(engine, async |writing| forget::forget(writing, snapshot, points, notes).await)
     }
 
+    /// Forgets points that somebody named, and copies them no more.
+    pub(crate) fn dismiss(
+        &mut self,
+        engine: &Engine,
+        snapshot: &mut Snapshot,
+        points: &BTreeSet<PointId>,
+    ) -> Result<(), Cause> {
+        self.write(engine, async |writing| forget::dismiss(writing, snapshot, points).await)
+    }
+
     /// Forgets every point: the owner has given the vault up.
     pub(crate) fn forget_all(&mut self, engine: &Engine) -> Result<usize, Cause> {
         self.write(engine, async |writing| {

@@ -173,6 +173,25 @@ pub async fn forget(
     Ok(())
 }
 
+/// Forgets points because somebody named them, not because of a policy. As long as this ledger lives they are not copied
+/// again either, not even when the vault has nothing of them any more.
+///
+/// # Errors
+/// Those of [`forget`], with nothing changed.
+pub async fn dismiss(
+    writing: &mut Writing<'_>,
+    snapshot: &mut Snapshot,
+    points: &BTreeSet<PointId>,
+) -> Result<()> {
+    // Before the commit: an end in between leaves a note about a point that is still there, which says nothing.
+    writing.ledger.dismiss(points)?;
+    let forgotten = forget(writing, snapshot, points, &[]).await;
+    if forgotten.is_err() {
+        writing.ledger.welcome(points)?;
+    }
+    forgotten
+}
+
 /// Forgets every point: the vault's owner has given the vault up, and the policy is to follow strictly. They can be
 /// restored like all forgotten points.
 pub async fn forget_all(writing: &mut Writing<'_>, snapshot: &mut Snapshot) -> Result<usize> {
@@ -228,7 +247,7 @@ pub async fn undelete(
             Ok(Some(Changes { points_restored: restored, ..Changes::default() }))
         })
         .await?;
-    Ok(())
+    writing.ledger.welcome(points)
 }
 
 fn is_restorable(state: &Snapshot, point: PointId) -> bool {

@@ -4,11 +4,11 @@
 //! A chunk is found by the first 16 bytes of its vault chunk id. They are keyed, so nobody can make two chunks
 //! alike in them, and by chance it does not happen; that is why a row may be believed without looking further.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use storepool::id::ChunkId;
+use storepool::id::{ChunkId, PointId};
 use storepool::pack::Toc;
 use storepool::sqlite::{Database, Migration};
 
@@ -19,8 +19,10 @@ use crate::vault::commit::ObjectRecord;
 use crate::vault::snapshot::Snapshot;
 
 /// The schema, step by step.
-const MIGRATIONS: &[Migration] =
-    &[Migration { sql: include_str!("../../migrations/cloudsync/0001_ledger.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { sql: include_str!("../../migrations/cloudsync/0001_ledger.sql") },
+    Migration { sql: include_str!("../../migrations/cloudsync/0002_dismissed.sql") },
+];
 /// Bytes of a vault chunk id that the ledger keeps.
 const NAME_LENGTH: usize = 16;
 
@@ -179,11 +181,26 @@ impl Ledger {
     }
 
     /// Enters the chunks of a pack that was built.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the pack was forgotten meanwhile, because somebody else opened the ledger: whoever
+    /// built it is not needed any more.
     pub(crate) fn enter_chunks(&self, pack: LedgerPack, names: &[ChunkName]) -> Result<()> {
         let mut sorted = names.to_vec();
         // Neighbours in the tree of the table.
         sorted.sort_unstable();
-        Ok(self.database.write(|tx| enter(tx, pack, sorted.into_iter()))?)
+        let entered = self.database.write(|tx| {
+            let known = tx.prepare_cached("SELECT 1 FROM pack WHERE no = ?")?.exists([pack.0])?;
+            // Chunks of a pack that is not there would be taken for copied.
+            if known {
+                enter(tx, pack, sorted.into_iter())?;
+            }
+            Ok(known)
+        })?;
+        match entered {
+            true => Ok(()),
+            false => Err(Error::Interrupted { stage: "building a pack" }),
+        }
     }
 
     /// Says that a pack is about to be put, before it is: whether it arrived, the next sync finds out.
@@ -257,6 +274,35 @@ impl Ledger {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Remembers that somebody forgot these points by name, so that they are not copied again once the vault has
+    /// nothing of them any more.
+    pub(crate) fn dismiss(&self, points: &BTreeSet<PointId>) -> Result<()> {
+        self.for_each_point("INSERT OR IGNORE INTO dismissed VALUES (?)", points)
+    }
+
+    /// Takes that back.
+    pub(crate) fn welcome(&self, points: &BTreeSet<PointId>) -> Result<()> {
+        self.for_each_point("DELETE FROM dismissed WHERE point = ?", points)
+    }
+
+    fn for_each_point(&self, sql: &'static str, points: &BTreeSet<PointId>) -> Result<()> {
+        Ok(self.database.write(|tx| {
+            let mut statement = tx.prepare(sql)?;
+            for point in points {
+                statement.execute([point.as_bytes().as_slice()])?;
+            }
+            Ok(())
+        })?)
+    }
+
+    /// Returns the points that somebody forgot by name.
+    pub(crate) fn dismissed(&self) -> Result<BTreeSet<PointId>> {
+        let rows: Vec<Vec<u8>> = self.database.read(|tx| {
+            tx.prepare("SELECT point FROM dismissed")?.query_map([], |row| row.get(0))?.collect()
+        })?;
+        Ok(rows.into_iter().filter_map(|id| Some(PointId(id.try_into().ok()?))).collect())
     }
 
     /// Returns the chunks that are known to be in this pack. Reads the whole table.

@@ -14,7 +14,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use storepool::catalog::Point;
@@ -123,7 +123,8 @@ pub struct SyncReport {
 ///
 /// When this returns, every point it calls copied can be recovered from the vault by its credentials and the
 /// passphrase alone; nothing else is changed. Run again after an interruption it goes on where it was. With
-/// nothing to copy it makes two requests.
+/// nothing to copy it makes two requests. When the future is dropped, its thread that reads the pool ends at its next
+/// step; until then it may still write to the ledger.
 ///
 /// # Errors
 /// Those of [`Realm::load`], [`Realm::reconcile`] and [`Realm::append`]; [`Error::Pool`] for failures of the pool
@@ -177,7 +178,7 @@ async fn sync_once(
 ) -> Result<SyncReport> {
     let mut snapshot = load_state(realm, ledger).await?;
     realm.reconcile(anchor, &snapshot).await?;
-    let (points, refused) = missing_points(&snapshot, source.points);
+    let (points, refused) = missing_points(&snapshot, &ledger.dismissed()?, source.points);
     let mut skipped = Vec::new();
     let mut batch = Batch::new(realm, Arc::new(snapshot.clone()));
     batch.configuration =
@@ -188,7 +189,8 @@ async fn sync_once(
         monitor.event(Event::Stage("copying to the vault"));
         let bytes = points.iter().map(|point| point.bytes).sum();
         monitor.event(Event::Expected { items: 0, bytes });
-        let gate = Gate::new(BUILDERS + options.uploads);
+        // Closed as well when this future is dropped: then the thread ends at its next step.
+        let keeper = Gate::open(BUILDERS + options.uploads);
         let (sender, parcels) = mpsc::channel(1);
         let packer = Packer::new(
             source.session.clone(),
@@ -196,14 +198,14 @@ async fn sync_once(
             realm.keys().clone(),
             *options,
             monitor.clone(),
-            gate.clone(),
+            keeper.gate(),
             sender,
         )?;
         let reading = tokio::task::spawn_blocking(move || packer.run(points));
         let sealing = Arc::new(Mutex::new(()));
         let mut upload = Upload { realm, ledger, options, around, monitor, sealing, batch };
         let uploaded = upload.run(parcels, &mut snapshot, anchor).await;
-        gate.close();
+        drop(keeper);
         let read = reading.await.map_err(|_| Error::Interrupted { stage: "reading the pool" })?;
         // Whoever failed first is the reason; the other one only noticed.
         if let Err(Halt::Failed(error)) = read {
@@ -257,13 +259,17 @@ pub async fn load_state(realm: &Realm, ledger: &Ledger) -> Result<Snapshot> {
 }
 
 // The points to copy, and those for which their source has no room.
-fn missing_points(snapshot: &Snapshot, points: Vec<Point>) -> (Vec<Point>, Vec<PointId>) {
+fn missing_points(
+    snapshot: &Snapshot,
+    dismissed: &BTreeSet<PointId>,
+    points: Vec<Point>,
+) -> (Vec<Point>, Vec<PointId>) {
     let mut counts = points_per_source(snapshot);
     let (mut refused, mut missing) = (Vec::new(), Vec::new());
     for point in points {
+        let known = snapshot.points().contains_key(&point.id);
         // A point that was forgotten in the vault is not wanted there.
-        if snapshot.points().contains_key(&point.id) || snapshot.forgotten().contains_key(&point.id)
-        {
+        if known || snapshot.forgotten().contains_key(&point.id) || dismissed.contains(&point.id) {
             continue;
         }
         let count = counts.entry((point.group.clone(), point.source.clone())).or_insert(0);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Keepwell, write_files};
+use crate::harness::{Keepwell, wait_until_settled, write_files};
 
 const COMMENT: &str = "# mine, and important";
 
@@ -34,6 +34,7 @@ fn a_group_is_added_backed_up_changed_paused_and_removed_and_its_points_stay() {
     let srv = keepwell.path("srv").display().to_string();
 
     keepwell.ok(["group", "add", "web", "--files", &srv, "--schedule", "15m", "--keep-daily", "7"]);
+    wait_until_settled(&keepwell.path("srv"));
     let twice = keepwell.run(["group", "add", "web", "--files", &srv]);
     let made = keepwell.ok(["--json", "backup", "web"]).summary();
     let listed = keepwell.ok(["--json", "group", "list"]).stdout;
@@ -50,6 +51,7 @@ fn a_group_is_added_backed_up_changed_paused_and_removed_and_its_points_stay() {
     assert!(paused.contains("paused = true") && paused.contains(COMMENT), "{paused}");
     assert!(paused.contains("retention = { daily = 7, weekly = 4 }"), "{paused}");
     assert_eq!(none.code, Some(2), "{none:?}");
+    assert_eq!(all["groups"][0]["points"][0]["entries_unchanged"], 2, "{all}");
     assert_eq!(all["groups"][0]["points"][0]["chunks_new"], 0, "{all}");
     let back = keepwell.path("back");
     keepwell.ok(["restore", "latest:web", "--to", back.to_str().expect("text")]);

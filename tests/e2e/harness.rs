@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -241,4 +241,27 @@ fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// Waits until everything in a folder is so old that a backup may believe its times: what changes in the same tick of the file system's
+/// clock is read again.
+pub(crate) fn wait_until_settled(folder: &Path) {
+    // More than the longest tick that is allowed for, of file systems that keep whole seconds.
+    const SETTLED: Duration = Duration::from_millis(2100);
+    let mut newest = Duration::ZERO;
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(path) = open.pop() {
+        let status = path.symlink_metadata().expect("it is there");
+        newest = newest.max(Duration::new(status.ctime() as u64, status.ctime_nsec() as u32));
+        if status.is_dir() {
+            let entries = fs::read_dir(&path).expect("listed");
+            open.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    let begin = Instant::now();
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    while now().saturating_sub(newest) < SETTLED {
+        assert!(begin.elapsed() < PATIENCE, "the clock does not go on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -63,9 +63,9 @@ fn expired_other_vault_damaged_and_unreachable_are_different_messages() {
         &["expired for registration at 2026-01-01", "still good for recovery"],
     );
 
-    // A damaged object.
-    let commit = moto.list("first/r/").into_iter().filter(|path| path.contains("/c/")).max();
-    let object = commit.expect("a commit").replace("/keepwell-tests/", "");
+    // The newest commit is damaged. (Packs whose hash begins with a c are below `/p/c/`.)
+    let commits = moto.list("first/r/").into_iter().filter(|path| path.contains("/c/0"));
+    let object = commits.max().expect("a commit").replace("/keepwell-tests/", "");
     let mut bytes = moto.read(&object);
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -73,7 +73,8 @@ fn expired_other_vault_damaged_and_unreachable_are_different_messages() {
     fs::write(&file, bytes).expect("written");
     moto.replace(&object, &file);
     let blank = Home::empty();
-    expect(&protected.kept().recover(&blank, &["--list"]), &["is damaged"]);
+    let listed = protected.kept().recover(&blank, &["--list"]).expect_code(5);
+    expect(&listed, &["is damaged", "cannot be seen"]);
 }
 
 #[test]

@@ -17,11 +17,12 @@ use crate::console::units::{count, counted, duration, local, rfc3339, size};
 use crate::contents::locate;
 use crate::error::{Attempt, Error, Outcome};
 use crate::origin::{Origin, refuse_given_up};
+use crate::passphrases::KnownPassphrase;
 use crate::vaults::{self, Engine};
 
 /// Get points back from a vault, on a machine that has nothing else
 ///
-/// Needs the credentials file and the passphrase, no configuration and no pool, and changes nothing on this machine but DIR. Only what is asked for
+/// Needs the credentials file and the passphrase, which is asked for unless it is named, no configuration and no pool, and changes nothing on this machine but DIR. Only what is asked for
 /// is fetched; every byte is verified. Run again with --resume after an interruption, it fetches what is not there yet. With --adopt this machine becomes
 /// that server: it gets its configuration, an empty pool and its place in the vault; the old machine can no longer write there.
 #[derive(Args, Debug)]
@@ -42,9 +43,8 @@ pub(super) struct Recover {
     /// The credentials file of the vault
     #[arg(long, value_name = "FILE")]
     credentials: PathBuf,
-    /// Read the passphrase from FILE
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: KnownPassphrase,
     /// Which server's points (not needed if the vault has only one)
     #[arg(long, value_name = "LABEL")]
     server: Option<Label>,
@@ -134,21 +134,18 @@ impl Recover {
             Some(label) => label.clone(),
             None => only_server(&engine, &vault)?,
         };
-        let file = self.passphrase_file.as_deref().ok_or_else(|| {
-            Error::usage("the passphrase is needed: name its file with --passphrase-file")
-        })?;
-        let passphrase = vaults::read_passphrase(file).attempt(attempt)?;
+        let passphrase = self.passphrase.read(&assembly.console).attempt(attempt)?;
         let unlocked = vaults::unlock(&engine, &vault, &label, &passphrase).attempt(attempt)?;
         let loaded = engine.run(unlocked.realm.load_readable()).attempt(attempt)?;
-        let snapshot = match loaded {
-            (snapshot, None) => snapshot,
+        let (snapshot, is_whole) = match loaded {
+            (snapshot, None) => (snapshot, true),
             // Somebody who is to write must know everything.
             (_, Some(damage)) if self.adopt => return Err(damage).attempt(attempt),
             (snapshot, Some(damage)) => {
                 assembly
                     .console
                     .warn(format!("{damage}; what was committed there and later cannot be seen"));
-                snapshot
+                (snapshot, false)
             }
         };
         if unlocked.is_retired(&snapshot) {
@@ -179,9 +176,11 @@ impl Recover {
         let origin = Origin::of_vault(engine, realm, snapshot);
         if self.list {
             list_points(assembly, origin.points(), &witness);
-            return Ok(Outcome::Done);
+            return Ok(if is_whole { Outcome::Done } else { Outcome::Damage });
         }
-        self.restore(assembly, &origin)
+        let restored = self.restore(assembly, &origin)?;
+        // The latest point that can be seen may not be the latest one.
+        Ok(if is_whole || restored != Outcome::Done { restored } else { Outcome::Incomplete })
     }
 
     fn restore(&self, assembly: &Assembly, origin: &Origin) -> Result<Outcome, Error> {

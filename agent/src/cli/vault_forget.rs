@@ -123,7 +123,11 @@ fn act(assembly: &Assembly, request: &Request<'_>) -> Result<Outcome, Error> {
     report.kept = snapshot.points().len() - going.len();
     if !request.dry_run {
         let notes = std::mem::take(&mut plan.notes);
-        own.forget(&engine, &mut snapshot, &going, &notes).attempt(attempt)?;
+        let forgotten = match request.points.is_empty() {
+            true => own.forget(&engine, &mut snapshot, &going, &notes),
+            false => own.dismiss(&engine, &mut snapshot, &going),
+        };
+        forgotten.attempt(attempt)?;
     }
     match assembly.job {
         None => assembly.console.document(&report),

@@ -110,10 +110,13 @@ pub(super) struct Batch {
     realm: Realm,
     // The state on which names of objects are decided.
     state: Arc<Snapshot>,
+    // Packs that wait for their index, in the order in which they were built, whichever arrived first: the index of the
+    // same packs is then the same object, also when the sync was cut before its commit.
+    unindexed: BTreeMap<LedgerPack, (ObjectRecord, Toc)>,
+    unindexed_bytes: usize,
     // Objects in the order in which they get their ordinals: packs, then the index of them, and so on.
     added: Vec<ObjectRecord>,
     numbers: HashMap<ObjectHash, usize>,
-    tables: IndexBuilder,
     // Packs of the ledger: named by a commit, or by their number in `added`.
     live: BTreeMap<LedgerPack, u64>,
     unnamed: BTreeMap<LedgerPack, usize>,
@@ -132,9 +135,10 @@ impl Batch {
         Self {
             realm: realm.clone(),
             state,
+            unindexed: BTreeMap::new(),
+            unindexed_bytes: 0,
             added: Vec::new(),
             numbers: HashMap::new(),
-            tables: IndexBuilder::default(),
             live: BTreeMap::new(),
             unnamed: BTreeMap::new(),
             points: Vec::new(),
@@ -165,14 +169,10 @@ impl Batch {
             self.live.insert(pack.no, ordinal);
             return Ok(());
         }
-        let fresh = !self.numbers.contains_key(&pack.record.hash);
-        let number = self.add(pack.record);
-        self.unnamed.insert(pack.no, number);
-        if fresh {
-            let ObjectRecord { hash, copy, kind, .. } = pack.record;
-            self.tables.push(hash, copy, kind, &pack.toc);
-        }
-        match self.tables.length() >= INDEX_LENGTH {
+        let PutPack { no, record, toc, .. } = pack;
+        self.unindexed_bytes += Toc::encoded_length(toc.frames().len(), toc.chunks().len());
+        self.unindexed.insert(no, (record, toc));
+        match self.unindexed_bytes >= INDEX_LENGTH {
             true => self.close_index().await,
             false => Ok(()),
         }
@@ -204,13 +204,21 @@ impl Batch {
     }
 
     async fn close_index(&mut self) -> Result<()> {
-        if self.tables.is_empty() {
+        let mut tables = IndexBuilder::default();
+        for (no, (record, toc)) in std::mem::take(&mut self.unindexed) {
+            let fresh = !self.numbers.contains_key(&record.hash);
+            let number = self.add(record);
+            self.unnamed.insert(no, number);
+            if fresh {
+                tables.push(record.hash, record.copy, record.kind, &toc);
+            }
+        }
+        self.unindexed_bytes = 0;
+        if tables.is_empty() {
             return Ok(());
         }
-        let sealed = self
-            .tables
-            .seal(self.realm.keys())
-            .map_err(|_| Error::TooLarge { what: "an index" })?;
+        let sealed =
+            tables.seal(self.realm.keys()).map_err(|_| Error::TooLarge { what: "an index" })?;
         self.put(ObjectKind::Index, sealed).await?;
         Ok(())
     }

@@ -20,10 +20,10 @@ struct State {
 pub(super) struct GatePlace(Arc<Gate>);
 
 impl Gate {
-    /// Creates a gate with so many places.
-    pub(super) fn new(places: usize) -> Arc<Self> {
+    /// Opens a gate with so many places; it is closed when the keeper is dropped, however that comes about.
+    pub(super) fn open(places: usize) -> GateKeeper {
         let state = Mutex::new(State { free: places, closed: false });
-        Arc::new(Self { state, freed: Condvar::new() })
+        GateKeeper(Arc::new(Self { state, freed: Condvar::new() }))
     }
 
     /// Waits for a place; nothing once the gate is closed.
@@ -39,10 +39,32 @@ impl Gate {
         Some(GatePlace(self.clone()))
     }
 
-    /// Lets nobody in any more, and those who wait go.
-    pub(super) fn close(&self) {
+    /// Returns whether nobody is let in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    // Lets nobody in any more, and those who wait go.
+    fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.freed.notify_all();
+    }
+}
+
+/// Whoever takes what comes through the gate. Without it nobody needs to build anything.
+#[derive(Debug)]
+pub(super) struct GateKeeper(Arc<Gate>);
+
+impl GateKeeper {
+    /// Returns the gate, for those who enter.
+    pub(super) fn gate(&self) -> Arc<Gate> {
+        self.0.clone()
+    }
+}
+
+impl Drop for GateKeeper {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -103,13 +103,16 @@ pub(super) struct Packer {
 }
 
 /// A monitor for the walk of the trees, whose counts would be taken for progress of the copy.
-struct OnlyCancellation<'a>(&'a dyn Monitor);
+struct OnlyCancellation<'a> {
+    monitor: &'a dyn Monitor,
+    gate: &'a Gate,
+}
 
 impl Monitor for OnlyCancellation<'_> {
     fn event(&self, _event: Event) {}
 
     fn cancelled(&self) -> bool {
-        self.0.cancelled()
+        self.monitor.cancelled() || self.gate.is_closed()
     }
 }
 
@@ -165,6 +168,9 @@ impl Packer {
     }
 
     fn check(&self) -> Result<(), Halt> {
+        if self.gate.is_closed() {
+            return Err(Halt::Unwanted);
+        }
         match self.monitor.cancelled() {
             true => Err(storepool::Error::Interrupted.into()),
             false => Ok(()),
@@ -183,7 +189,8 @@ impl Packer {
             Err(error) => return Err(error.into()),
         };
         let mut reach = Reach::new(&session)?;
-        reach.mark_points(&[point.id], &OnlyCancellation(&*self.monitor))?;
+        let walking = OnlyCancellation { monitor: &*self.monitor, gate: &self.gate };
+        reach.mark_points(&[point.id], &walking)?;
         if let Some(hole) = reach.holes().first() {
             return skipped(format!("its copy in the pool is not complete: {}", hole.detail));
         }

@@ -283,7 +283,12 @@ impl Server {
 
     /// Restores a point from the vault with nothing but the keys.
     pub(crate) async fn restored(&self, point: PointId) -> Files {
-        let realm = self.realm(self.memory.clone()).await.expect("opened");
+        self.restored_from(self.memory.clone(), point).await
+    }
+
+    /// Restores a point from a vault in this store with nothing but the keys.
+    pub(crate) async fn restored_from(&self, store: Arc<dyn ObjectStore>, point: PointId) -> Files {
+        let realm = self.realm(store).await.expect("opened");
         let snapshot = realm.load(None).await.expect("loaded");
         let point = VaultPoint::open(&realm, &snapshot, point, Handle::current()).await;
         let point = point.expect("a point");
@@ -304,6 +309,13 @@ impl Server {
     pub(crate) fn memories(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
         let names = ["anchor", "ledger", "ledger-wal", "ledger-shm"];
         names.iter().map(|name| (self.path(name), fs::read(self.path(name)).ok())).collect()
+    }
+
+    /// Loses the ledger.
+    pub(crate) fn lose_ledger(&self) {
+        for name in ["ledger", "ledger-wal", "ledger-shm"] {
+            let _ = fs::remove_file(self.path(name));
+        }
     }
 
     /// Puts back what [`Server::memories`] returned.

@@ -51,11 +51,6 @@ impl IndexBuilder {
         self.count == 0
     }
 
-    /// Returns the bytes gathered so far.
-    pub fn length(&self) -> usize {
-        self.tables.len()
-    }
-
     /// Seals what was gathered and begins anew.
     pub fn seal(&mut self, keys: &RealmKeys) -> Result<Sealed, SealError> {
         let built = std::mem::take(self);

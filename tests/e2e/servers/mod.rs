@@ -2,6 +2,7 @@
 //! temporary folder, and gone when the test is, however it ends.
 
 mod azurite;
+mod calendar;
 mod ceph;
 mod certificate;
 mod fault_proxy;
@@ -19,6 +20,7 @@ use cloudsync::store::{ObjectStore, Opening, VaultAddress};
 use storepool::clock::SystemClock;
 
 pub(crate) use azurite::Azurite;
+pub(crate) use calendar::Calendar;
 pub(crate) use ceph::Ceph;
 pub(crate) use certificate::Certificate;
 pub(crate) use fault_proxy::{Fault, FaultProxy};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::calendar::Calendar;
 use super::certificate::Certificate;
 use super::process::{ServerProcess, free_ports};
 use super::{Place, signed, tool};
@@ -22,26 +23,37 @@ pub(crate) struct Moto {
 impl Moto {
     /// Starts it.
     pub(crate) fn start() -> Self {
-        let moto = Self::start_with(&[], "http");
-        signed(ID, SECRET, "PUT", &format!("{}/{BUCKET}", moto.endpoint), None);
-        moto
+        Self::start_with(&[], "http", &[]).with_bucket()
+    }
+
+    /// Starts it with an empty bucket, and with the time that the calendar shows.
+    pub(crate) fn start_by(calendar: &Calendar) -> Self {
+        let variables = calendar.of_server();
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Self::start_with(&[], "http", &variables).with_bucket()
+    }
+
+    fn with_bucket(self) -> Self {
+        signed(ID, SECRET, "PUT", &format!("{}/{BUCKET}", self.endpoint), None);
+        self
     }
 
     /// Starts it with TLS, without a bucket.
     pub(crate) fn start_encrypted(certificate: &Certificate) -> Self {
         let (own, key) = (certificate.file(), certificate.key());
         let path = |path: &Path| path.display().to_string();
-        Self::start_with(&["-s", "-c", &path(&own), "-k", &path(&key)], "https")
+        Self::start_with(&["-s", "-c", &path(&own), "-k", &path(&key)], "https", &[])
     }
 
-    fn start_with(arguments: &[&str], scheme: &str) -> Self {
+    fn start_with(arguments: &[&str], scheme: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [port] = free_ports();
         let number = port.to_string();
         let mut all = vec!["-H", "127.0.0.1", "-p", &number];
         all.extend(arguments);
         let mut process =
-            ServerProcess::start(&tool("python/bin/moto_server"), &all, folder.path(), &[]);
+            ServerProcess::start(&tool("python/bin/moto_server"), &all, folder.path(), variables);
         process.wait_for_port(port);
         Self {
             _process: process,
