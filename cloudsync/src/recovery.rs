@@ -6,6 +6,7 @@
 //! id, and by the name that the tree above gives it.
 
 mod chunks;
+mod tables;
 #[cfg(test)]
 mod tests;
 

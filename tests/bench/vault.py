@@ -19,6 +19,7 @@ from pathlib import Path
 
 from measure import Command, Cost, Runner, allocated_bytes
 from peers import Program, SetupError, cache_directory
+from relay import Relay
 from verify import compare_trees, find_restored_root
 
 MIB = 1 << 20
@@ -33,6 +34,7 @@ MEMORY_LIMIT_BYTES = 200 * MIB
 REQUESTS_LIMIT = 3  # of a sync with nothing new
 RESTORE_LIMIT = 1.3  # of the restore from the pool
 SMALL_FILE_SECONDS = 1.0
+SMALL_FILE_FETCHED_BYTES = 8 * MIB
 LIST_SECONDS = 2.0
 PASSWORD = "measured-side-by-side"
 
@@ -62,6 +64,7 @@ class Row:
     traffic: Traffic | None = None
     failure: str | None = None
     note: str = ""
+    fetched_bytes: int | None = None
 
 
 class DirectoryStore:
@@ -276,8 +279,22 @@ class VaultCourse:
         shutil.rmtree(target, ignore_errors=True)
         small = self._small_file()
         words = ["--home", home, "restore", f"latest:{small}", "--from", "vault", "--to", target]
-        self._timed(store, "one file of 10 KiB", "keepwell", environment, words)
+        row = self._timed(store, "one file of 10 KiB", "keepwell", environment, words)
         shutil.rmtree(target, ignore_errors=True)
+        if store.traffic() is not None and row.failure is None:
+            row.fetched_bytes = self._fetched(store, environment, small, target)
+            row.note = f"{row.fetched_bytes / MIB:.1f} MiB fetched"
+            shutil.rmtree(target, ignore_errors=True)
+
+    def _fetched(self, store, environment: dict[str, str], small: Path, target: Path) -> int:
+        """Returns what comes from the store when somebody who has nothing recovers one file; not timed."""
+        _, credentials, _, passphrase = self.credentials
+        with Relay(store.port) as relay:
+            through = self.folder / "relayed.vault"
+            through.write_text(credentials.read_text().replace(store.endpoint, relay.endpoint))
+            words = ["--home", self.folder / "blank", "recover", "--credentials", through, "--passphrase-file", passphrase]
+            self._run(environment, "keepwell", [*words, f"latest:{small}", "--to", target])
+            return relay.received_bytes
 
     def _small_file(self) -> Path:
         files = (Path(folder) / name for folder, _, names in os.walk(self.source) for name in names)
@@ -396,6 +413,10 @@ def verdicts(rows: list[Row]) -> list[tuple[str, str, str, bool]]:
             if (step, "keepwell") in row:
                 wall = _median(row[(step, "keepwell")], "wall_seconds")
                 found.append((f"{store}: {step}", f"{wall:.2f} s", f"{limit} s", wall <= limit))
+        small = row.get(("one file of 10 KiB", "keepwell"))
+        if small and small.fetched_bytes is not None:
+            met = small.fetched_bytes <= SMALL_FILE_FETCHED_BYTES
+            found.append((f"{store}: one file of 10 KiB", f"{small.fetched_bytes / MIB:.1f} MiB fetched", f"{SMALL_FILE_FETCHED_BYTES // MIB} MiB", met))
     return found
 
 

@@ -12,20 +12,17 @@ use storepool::pack::Toc;
 use storepool::pack::frame::FrameCodec;
 use storepool::tree::ChunkFetch;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 
 use crate::crypto::ring::VaultChunkId;
 use crate::error::{Error, Result};
-use crate::layout::{ObjectHash, ObjectKind};
-use crate::sync::{is_gap, read_index, read_table};
+use crate::recovery::tables::read_tables;
+use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::PackReader;
 use crate::vault::snapshot::Snapshot;
 
-/// Indexes and tables that are read side by side.
-const READS_AT_ONCE: usize = 8;
 /// Frames that are read one by one before a reader is taken for one that wants much.
 const FRAMES_ALONE: u32 = 16;
 /// Stored bytes that are read together by somebody who wants much.
@@ -77,53 +74,7 @@ impl VaultChunks {
         needs: &Ordinals,
         runtime: Handle,
     ) -> Result<Self> {
-        let mut wanted: HashMap<ObjectHash, (u64, ObjectRecord)> = HashMap::new();
-        let mut indexes = Vec::new();
-        for ordinal in needs.iter() {
-            // An object that is gone is a gap of those files that need it.
-            let Some(object) = snapshot.object(ordinal) else { continue };
-            match object.record.kind {
-                ObjectKind::Data | ObjectKind::Metadata => {
-                    wanted.insert(object.record.hash, (ordinal, object.record));
-                }
-                ObjectKind::Index => indexes.push(object.record),
-                _ => {}
-            }
-        }
-        let mut tables: Vec<(u64, ObjectRecord, Toc)> = Vec::with_capacity(wanted.len());
-        for group in indexes.chunks(READS_AT_ONCE) {
-            let mut reads = JoinSet::new();
-            for record in group {
-                let (realm, record) = (realm.clone(), *record);
-                reads.spawn(async move { read_index(&realm, &record).await });
-            }
-            while let Some(read) = reads.join_next().await {
-                for table in read.map_err(|_| Error::Interrupted { stage: "reading indexes" })?? {
-                    if let Some((ordinal, record)) = wanted.remove(&table.hash) {
-                        tables.push((ordinal, record, table.toc));
-                    }
-                }
-            }
-        }
-        let rest: Vec<_> = wanted.into_values().collect();
-        for group in rest.chunks(READS_AT_ONCE) {
-            let mut reads = JoinSet::new();
-            for (ordinal, record) in group {
-                let (realm, ordinal, record) = (realm.clone(), *ordinal, *record);
-                reads.spawn(async move { (ordinal, record, read_table(&realm, &record).await) });
-            }
-            while let Some(read) = reads.join_next().await {
-                let (ordinal, record, toc) =
-                    read.map_err(|_| Error::Interrupted { stage: "reading tables" })?;
-                match toc {
-                    Ok(toc) => tables.push((ordinal, record, toc)),
-                    Err(error) if is_gap(&error) => {
-                        tracing::warn!(%error, "a pack of the vault cannot be read");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let tables = read_tables(realm, snapshot, needs).await?;
         let mut chunks = Self {
             realm: realm.clone(),
             runtime,

@@ -40,31 +40,24 @@ impl Calendar {
 
     /// Returns the variables of a program that ends before the next [`Calendar::pass`], and whose own clock is `ahead` hours too fast.
     pub(crate) fn of_program(&self, ahead: u64) -> Vec<(&'static str, String)> {
-        self.variables([("FAKETIME", shift(self.hours.get() + ahead))])
+        vec![
+            ("LD_PRELOAD", self.library.clone()),
+            ("FAKETIME", shift(self.hours.get() + ahead)),
+            // Only the clock on the wall is moved: its threads wait for each other without asking the library.
+            ("DONT_FAKE_MONOTONIC", "1".to_string()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_string()),
+        ]
     }
 
-    /// Returns the variables of a server.
+    /// Returns the variables of a server in Python.
     pub(super) fn of_server(&self) -> Vec<(&'static str, String)> {
         let file = self.file().display().to_string();
-        self.variables([
+        vec![
+            ("LD_PRELOAD", self.library.clone()),
             ("FAKETIME_TIMESTAMP_FILE", file),
             // Looked at anew each time it is asked for the time.
             ("FAKETIME_NO_CACHE", "1".to_string()),
-        ])
-    }
-
-    fn variables<const N: usize>(
-        &self,
-        own: [(&'static str, String); N],
-    ) -> Vec<(&'static str, String)> {
-        let mut variables = vec![
-            ("LD_PRELOAD", self.library.clone()),
-            // Only the clock on the wall is moved: waiting takes as long as ever.
-            ("DONT_FAKE_MONOTONIC", "1".to_string()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_string()),
-        ];
-        variables.extend(own);
-        variables
+        ]
     }
 
     fn file(&self) -> PathBuf {
