@@ -14,7 +14,7 @@ pub(crate) struct JobDocument {
     pub(crate) id: i64,
     /// What it does, such as `backup web`.
     pub(crate) task: String,
-    /// `queued`, `running`, `done`, `incomplete`, `failed`, `interrupted` or `cancelled`.
+    /// `queued`, `running`, `done`, `incomplete`, `failed`, `interrupted`, `cancelled` or `stopped` (by the state of a vault).
     pub(crate) state: &'static str,
     /// `schedule`, `catch_up`, `retry`, `resumed`, `follows` or `hand`.
     pub(crate) reason: &'static str,

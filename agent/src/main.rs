@@ -35,6 +35,7 @@ mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod status;
 mod subscription;
 mod variables;

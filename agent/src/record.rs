@@ -83,7 +83,11 @@ fn ending(result: Result<Outcome, &Error>, summary: Option<Value>) -> (JobState,
                 hint: failure.hint,
                 summary,
             };
-            (state_of(failure.code), ending)
+            let state = match failure.stopped {
+                true => JobState::Stopped,
+                false => state_of(failure.code),
+            };
+            (state, ending)
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cloudsync::standing::Policy;
 use schemars::JsonSchema;
 use serde::Serialize;
 use storepool::catalog::Point;
@@ -17,6 +18,8 @@ use crate::documents::AlertDocument;
 use crate::error::{Attempt, Cause, Error};
 use crate::job::Task;
 use crate::journal::{Journal, TaskMemory};
+use crate::place::Place;
+use crate::standing::{self, StandingDocument};
 
 /// How things are.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -31,6 +34,8 @@ pub(crate) struct Status {
     pub(crate) groups: Vec<GroupStatus>,
     /// Forget, prune and check, of the pool and of each vault.
     pub(crate) maintenance: Vec<TaskStatus>,
+    /// How things stand with the vaults.
+    pub(crate) vaults: Vec<VaultStatus>,
     /// The pool.
     pub(crate) pool: PoolStatus,
     /// What is wrong, the worst first.
@@ -100,6 +105,18 @@ pub(crate) struct TaskStatus {
     pub(crate) late: bool,
 }
 
+/// A vault.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(crate) struct VaultStatus {
+    /// Its name.
+    pub(crate) vault: String,
+    /// What is allowed, since when, and what would change it, in a sentence.
+    pub(crate) explanation: String,
+    /// The same for programs.
+    #[serde(flatten)]
+    pub(crate) standing: StandingDocument,
+}
+
 /// The pool.
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct PoolStatus {
@@ -132,6 +149,7 @@ pub(crate) struct Finding {
 /// The journal cannot be read. A pool that cannot be opened is a finding.
 pub(crate) fn of(
     config: &Config,
+    place: &Place,
     journal: &Journal,
     now: Timestamp,
     daemon: bool,
@@ -149,6 +167,7 @@ pub(crate) fn of(
         maintenance.push(look.task(&task).attempt(attempt)?);
     }
     look.whole(daemon);
+    let vaults = look.vaults(place);
     let alerts = journal.active_alerts().attempt(attempt)?;
     for alert in &alerts {
         let known = look.findings.iter().any(|finding| finding.what == alert.message);
@@ -172,6 +191,7 @@ pub(crate) fn of(
         daemon,
         groups,
         maintenance,
+        vaults,
         pool,
         findings,
         alerts: alerts.iter().map(AlertDocument::of).collect(),
@@ -344,6 +364,26 @@ impl Look<'_> {
             vault_age_seconds: age(copied),
             backlog: series.iter().filter(|point| !is_copied(point)).count() as u64,
         }
+    }
+
+    fn vaults(&mut self, place: &Place) -> Vec<VaultStatus> {
+        let mut found = Vec::new();
+        for vault in standing::of_all(self.config, place, self.now) {
+            if let Some(what) = vault.stopped() {
+                let level = match vault.standing.policy {
+                    Policy::Strict => AlertLevel::Critical,
+                    Policy::KeepLocal => AlertLevel::Warning,
+                };
+                let way_out = vault.standing.way_out().unwrap_or_default();
+                self.finding(level, what, format!("for more, {way_out}"));
+            }
+            found.push(VaultStatus {
+                explanation: vault.explain(),
+                standing: StandingDocument::of(&vault.contact, vault.standing.policy, self.now),
+                vault: vault.vault,
+            });
+        }
+        found
     }
 
     fn whole(&mut self, daemon: bool) {

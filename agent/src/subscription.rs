@@ -10,6 +10,7 @@ use storepool::clock::{Clock, SystemClock};
 use crate::assembly::Assembly;
 use crate::config::{Config, VaultConfig};
 use crate::error::{Cause, Error};
+use crate::place::Place;
 use crate::vaults::{Engine, VaultFiles};
 
 /// What a command is about to do.
@@ -83,7 +84,9 @@ pub(crate) fn reason(standing: &Standing) -> String {
 pub(crate) fn allow_local(assembly: &Assembly, config: &Config, work: Work) -> Result<(), Error> {
     let now = SystemClock::new().now();
     for (name, vault) in &config.vaults {
-        let Some((mut contact, credentials)) = remembered(assembly, name, vault) else { continue };
+        let Some((mut contact, credentials)) = remembered(&assembly.place, name, vault) else {
+            continue;
+        };
         warn_if_lost(assembly, name, &contact);
         if vault.policy == Policy::KeepLocal {
             continue;
@@ -114,11 +117,11 @@ pub(crate) fn warn_if_lost(assembly: &Assembly, name: &str, contact: &Contact) {
 
 /// Returns what is remembered of a vault that this installation is registered with.
 pub(crate) fn remembered(
-    assembly: &Assembly,
+    place: &Place,
     name: &str,
     vault: &VaultConfig,
 ) -> Option<(Contact, Credentials)> {
-    let files = VaultFiles::of(&assembly.place, name);
+    let files = VaultFiles::of(place, name);
     if !files.is_registered() {
         return None;
     }

@@ -142,7 +142,7 @@ fn send(assembly: &Assembly, config: &Config, journal: &Journal) -> Result<Outco
         return Ok(outcome);
     }
     let daemon = Client::connect(&assembly.place).is_some();
-    let state = status::of(config, journal, now, daemon)?;
+    let state = status::of(config, &assembly.place, journal, now, daemon)?;
     if let Some(path) = &alerts_config.textfile {
         let text = metrics::text(&state, journal).attempt(attempt)?;
         write_textfile(path, &text).attempt(attempt)?;

@@ -34,7 +34,7 @@ impl Status {
         let now = SystemClock::new().now();
         journal.reap(now).attempt(|| "look at the status".to_string())?;
         let daemon = Client::connect(&assembly.place).is_some();
-        let state = status::of(&config, &journal, now, daemon)?;
+        let state = status::of(&config, &assembly.place, &journal, now, daemon)?;
         assembly.console.document(&state);
         tell(assembly, &state, self.explain);
         Ok(if state.well { Outcome::Done } else { Outcome::NotWell })
@@ -92,6 +92,9 @@ fn tell(assembly: &Assembly, state: &State, explain: bool) {
     if explain {
         console.note(format!("daemon: {}", if state.daemon { "runs" } else { "does not run" }));
         state.groups.iter().for_each(|group| tell_group(assembly, group));
+        for vault in &state.vaults {
+            console.note(format!("vault \"{}\": {}", vault.vault, vault.explanation));
+        }
         for task in &state.maintenance {
             let last = task.last_success.as_deref().unwrap_or("never");
             console.note(format!("{}: last success {last}", task.task));

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use cloudsync::contact::Contact;
-use cloudsync::standing::{Policy, Standing};
+use cloudsync::standing::Policy;
 use serde::Serialize;
 use storepool::clock::{Clock, SystemClock};
 
@@ -10,6 +10,7 @@ use crate::assembly::Assembly;
 use crate::console::Console;
 use crate::console::units::{count, counted, local, rfc3339, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::standing::StandingDocument;
 use crate::subscription::{is_silence, remembered};
 use crate::vaults::{self, Engine, OwnVault, VaultFiles};
 
@@ -41,43 +42,6 @@ struct Stand {
     standing: StandingDocument,
 }
 
-#[derive(Serialize)]
-struct StandingDocument {
-    connectivity: &'static str,
-    last_reached: Option<String>,
-    out_of_reach_seconds: Option<u64>,
-    subscription: &'static str,
-    subscription_since: Option<String>,
-    subscription_note: Option<String>,
-    policy: &'static str,
-    backup_to_vault: &'static str,
-    backup_to_disk: &'static str,
-    restore_from_vault: &'static str,
-    restore_from_disk: &'static str,
-    way_out: Option<&'static str>,
-}
-
-impl StandingDocument {
-    fn of(contact: &Contact, standing: &Standing) -> Self {
-        let lost = contact.lost_for(SystemClock::new().now());
-        let state = contact.state();
-        Self {
-            connectivity: standing.connectivity.word(),
-            last_reached: contact.proved().map(rfc3339),
-            out_of_reach_seconds: lost.map(|lost| lost.as_secs()),
-            subscription: standing.subscription.word(),
-            subscription_since: state.map(|state| rfc3339(state.since)),
-            subscription_note: state.map(|state| state.note.clone()),
-            policy: standing.policy.word(),
-            backup_to_vault: standing.vault_backup.word(),
-            backup_to_disk: standing.disk_backup.word(),
-            restore_from_vault: standing.vault_restore.word(),
-            restore_from_disk: standing.disk_restore.word(),
-            way_out: standing.way_out(),
-        }
-    }
-}
-
 impl Status {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         let config = assembly.config()?;
@@ -90,7 +54,7 @@ impl Status {
             Err(cause) => {
                 // What is remembered is worth telling just when the vault does not answer.
                 if matches!(&cause, Cause::Vault(error) if is_silence(error))
-                    && let Some((contact, credentials)) = remembered(assembly, name, vault)
+                    && let Some((contact, credentials)) = remembered(&assembly.place, name, vault)
                 {
                     console.say(format!("vault    {name} at {}", credentials.address));
                     tell_standing(console, &contact, vault.policy);
@@ -123,7 +87,7 @@ impl Status {
             bytes: live().map(|object| object.record.size).sum(),
             bytes_condemned: condemned.map(|object| object.record.size).sum(),
             key: VaultFiles::of(&assembly.place, name).key_keeping().to_string(),
-            standing: StandingDocument::of(&own.contact, &own.standing(&engine)),
+            standing: StandingDocument::of(&own.contact, own.policy, engine.clock().now()),
         };
         console.document(&stand);
         console.say(format!("vault    {} at {}, as \"{}\"", stand.name, stand.url, stand.label));

@@ -28,6 +28,9 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What helps.
     pub(crate) hint: Option<String>,
+    /// Whether the state of a vault forbids it: that is no failure of the task, which waits for better times.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stopped: bool,
 }
 
 /// Returns what to tell about an error.
@@ -38,12 +41,13 @@ pub(crate) fn explain(error: &Error) -> Failure {
         attempt => format!("cannot {attempt}: {reason}"),
     };
     let (code, hint) = advise(&error.cause);
-    Failure { code, message, hint }
+    Failure { code, message, hint, stopped: matches!(error.cause, Cause::Stopped { .. }) }
 }
 
 /// Returns what to tell when stdout could not be written.
 pub(crate) fn output_failed(error: &std::io::Error) -> Failure {
-    Failure { code: FAILED, message: format!("cannot write the output: {error}"), hint: None }
+    let message = format!("cannot write the output: {error}");
+    Failure { code: FAILED, message, hint: None, stopped: false }
 }
 
 /// Returns what to tell about a wrong command line; `variable` names the environment variable that the wrong value came from.
@@ -54,7 +58,7 @@ pub(crate) fn usage(error: &clap::Error, variable: Option<String>) -> Failure {
         Some(variable) => format!("{variable}: {text}"),
         None => text.to_string(),
     };
-    Failure { code: USAGE, message, hint: None }
+    Failure { code: USAGE, message, hint: None, stopped: false }
 }
 
 /// Returns the exit code of a cause.

@@ -37,6 +37,8 @@ const MESSAGES_BEHIND: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The name under which the courier's process reports; no job has it.
 const COURIER: JobId = JobId(0);
+/// The name under which a process reports that looks whether a vault can be reached.
+const CONTACT: JobId = JobId(-1);
 
 /// The desk.
 pub(crate) struct Desk {
@@ -60,6 +62,9 @@ pub(crate) struct Desk {
     measured: Option<Timestamp>,
     courier: Option<JobProcess>,
     courier_sent: Option<Duration>,
+    // The vault that is asked at present, and by whom.
+    contact: Option<(String, JobProcess)>,
+    asked: HashMap<String, Timestamp>,
     news: bool,
     idle_since: Option<Duration>,
     probe: Option<mpsc::Receiver<()>>,
@@ -95,6 +100,8 @@ impl Desk {
             measured: None,
             courier: None,
             courier_sent: None,
+            contact: None,
+            asked: HashMap::new(),
             news: false,
             idle_since: None,
             probe: None,
@@ -127,8 +134,9 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Some(courier) = &self.courier {
-            courier.end();
+        let contact = self.contact.as_ref().map(|(_, process)| process);
+        for process in self.courier.iter().chain(contact) {
+            process.end();
         }
         self.notifier.tell("STATUS=ended");
     }
@@ -182,6 +190,7 @@ impl Desk {
         }
         if !self.stopping {
             self.send_courier(monotonic);
+            self.keep_contact(now);
         }
         self.feed_watchdog(monotonic);
     }
@@ -194,6 +203,11 @@ impl Desk {
                 if end.code != Some(0) {
                     tracing::warn!(reason = %last_line(&end.complaints), "alerts could not be delivered");
                 }
+            }
+            Event::Ended { id: CONTACT, .. } => {
+                // Whatever it found is remembered, and judged now.
+                self.contact = None;
+                self.looked = None;
             }
             Event::Ended { id, end } => self.ended(id, &end),
             Event::Command(command) => self.obey(command),

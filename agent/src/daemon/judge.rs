@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use cloudsync::standing::{Connectivity, PATIENCE, Policy, WARNING_DAYS};
 use storepool::clock::Timestamp;
 
 use crate::config::{AlertLevel, Config, GroupConfig};
 use crate::console::units;
 use crate::job::Task;
 use crate::journal::{AlertDraft, Ending, Fullness, JobState, TaskMemory};
+use crate::standing::VaultStanding;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A schedule of minutes is not late after some minutes: a long run is no failure.
@@ -177,6 +179,57 @@ pub(super) fn late(
         Some(AlertDraft { key: late_key(task), level, message, hint })
     };
     memories.iter().filter_map(draft).collect()
+}
+
+/// Returns the keys of all alerts about how things stand with a vault.
+pub(super) fn standing_keys(vault: &str) -> Vec<String> {
+    let days = WARNING_DAYS.iter().map(|day| silence_key(vault, *day));
+    days.chain([stopped_key(vault)]).collect()
+}
+
+// Each day of warning is an alert of its own: it is told on that day, not only once.
+fn silence_key(vault: &str, day: u32) -> String {
+    format!("out of reach {vault} day {day}")
+}
+
+fn stopped_key(vault: &str) -> String {
+    format!("stopped {vault}")
+}
+
+/// Returns the alerts about how things stand with a vault: that it is out of reach, and what its state stops.
+pub(super) fn standing(vault: &VaultStanding) -> Vec<AlertDraft> {
+    let strict = vault.standing.policy == Policy::Strict;
+    let name = &vault.vault;
+    let mut alerts = Vec::new();
+    if let Some((day, lost)) = vault.silence() {
+        let days = lost.as_secs() / DAY.as_secs();
+        let left = (PATIENCE.as_secs() / DAY.as_secs()).saturating_sub(days);
+        let outlook = match (strict, vault.standing.connectivity) {
+            (true, Connectivity::Waiting(_)) => {
+                format!("in {} backups to disk stop, too", units::counted(left, "day"))
+            }
+            _ => "the second copy is behind".to_string(),
+        };
+        let last = WARNING_DAYS.last() == Some(&day);
+        alerts.push(AlertDraft {
+            key: silence_key(name, day),
+            level: if last { AlertLevel::Critical } else { AlertLevel::Warning },
+            message: format!(
+                "the vault \"{name}\" has been out of reach for {}: {outlook}",
+                units::counted(days, "day")
+            ),
+            hint: Some(format!("run \"keepwell vault ping {name}\" to see where the way ends")),
+        });
+    }
+    if let Some(message) = vault.stopped() {
+        alerts.push(AlertDraft {
+            key: stopped_key(name),
+            level: if strict { AlertLevel::Critical } else { AlertLevel::Warning },
+            message,
+            hint: vault.standing.way_out().map(|way_out| format!("for more, {way_out}")),
+        });
+    }
+    alerts
 }
 
 /// Returns in how many days the disks are full at the pace of these days, which come oldest first. `None` if they do not fill, or too little is known.

@@ -95,19 +95,23 @@ pub(super) fn rank(wish: &Wish) -> u8 {
     }
 }
 
+/// Returns the vault that a wish works on.
+pub(super) fn vault_of<'a>(config: &'a Config, wish: &'a Wish) -> Option<&'a str> {
+    match wish.task.as_ref()? {
+        Task::Sync(group) => config.groups.get(group)?.vault.as_deref(),
+        Task::Vault(_, vault) => Some(vault),
+        Task::Backup(_) | Task::Pool(_) => None,
+    }
+}
+
 /// Returns whether `wish` must wait while `running` runs.
 pub(super) fn excludes(config: &Config, running: &Wish, wish: &Wish) -> bool {
+    let vault = vault_of(config, running);
+    let same_vault = vault.is_some() && vault == vault_of(config, wish);
     let (Some(running), Some(wish)) = (&running.task, &wish.task) else { return false };
-    let vault_of = |task: &Task| match task {
-        Task::Sync(group) => config.groups.get(group)?.vault.clone(),
-        Task::Vault(_, vault) => Some(vault.clone()),
-        Task::Backup(_) | Task::Pool(_) => None,
-    };
     let is_upkeep = |task: &Task| matches!(task, Task::Pool(_) | Task::Vault(..));
     // A vault takes commits one after the other. Maintenance by turns: it reads the same disks, and forget decides what prune finds.
-    running == wish
-        || vault_of(running).is_some_and(|vault| vault_of(wish) == Some(vault))
-        || is_upkeep(running) && is_upkeep(wish)
+    running == wish || same_vault || is_upkeep(running) && is_upkeep(wish)
 }
 
 /// Returns how long to wait before a job that ended with `code` is tried again; `None` if trying again is of no use.

@@ -74,10 +74,12 @@ pub(crate) enum JobState {
     Interrupted,
     /// Somebody asked it to stop.
     Cancelled,
+    /// The state of a vault forbade it; nothing was done.
+    Stopped,
 }
 
 impl JobState {
-    const WORDS: [(&str, Self); 7] = [
+    const WORDS: [(&str, Self); 8] = [
         ("queued", Self::Queued),
         ("running", Self::Running),
         ("done", Self::Done),
@@ -85,6 +87,7 @@ impl JobState {
         ("failed", Self::Failed),
         ("interrupted", Self::Interrupted),
         ("cancelled", Self::Cancelled),
+        ("stopped", Self::Stopped),
     ];
 
     /// Returns its word.

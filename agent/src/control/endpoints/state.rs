@@ -26,7 +26,7 @@ pub(super) async fn health() -> Json<Health> {
 pub(super) async fn show_status(State(office): Shared) -> Result<Json<status::Status>, Refusal> {
     blocking(move || {
         let now = office.clock.now();
-        Ok(Json(status::of(&in_force(&office)?, &office.journal, now, true)?))
+        Ok(Json(status::of(&in_force(&office)?, &office.place, &office.journal, now, true)?))
     })
     .await
 }
@@ -34,7 +34,7 @@ pub(super) async fn show_status(State(office): Shared) -> Result<Json<status::St
 pub(super) async fn show_metrics(State(office): Shared) -> Result<Response, Refusal> {
     let text = blocking(move || {
         let now = office.clock.now();
-        let status = status::of(&in_force(&office)?, &office.journal, now, true)?;
+        let status = status::of(&in_force(&office)?, &office.place, &office.journal, now, true)?;
         Ok(metrics::text(&status, &office.journal)?)
     })
     .await?;

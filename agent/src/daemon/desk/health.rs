@@ -5,14 +5,20 @@ use std::time::Duration;
 use storepool::clock::Timestamp;
 use storepool::disk::{Disk, SystemDisk};
 
-use super::{COURIER, Desk};
-use crate::daemon::{judge, process};
+use super::{CONTACT, COURIER, Desk};
+use crate::daemon::{judge, process, queue};
 use crate::journal::{AlertDraft, Fullness, Raised};
+use crate::standing;
 
 /// An alert that goes on is counted so often.
 const COUNT_EVERY: Duration = Duration::from_secs(3600);
+/// Alerts about states; all others are about events.
+const GOING_ON: [&str; 3] = ["late ", "out of reach ", "stopped "];
 /// Between two deliveries to the outside when nothing new has happened.
 const COURIER_EVERY: Duration = Duration::from_secs(300);
+
+/// Between two looks at whether a vault can be reached; the first warning comes after a day.
+const CONTACT_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 impl Desk {
     pub(super) fn judge(&mut self, now: Timestamp) {
@@ -35,7 +41,51 @@ impl Desk {
             }
         }
         late.iter().for_each(|draft| self.raise(draft, now));
+        self.judge_vaults(now);
         self.measure(now);
+    }
+
+    fn judge_vaults(&mut self, now: Timestamp) {
+        for vault in standing::of_all(&self.config, &self.place, now) {
+            let drafts = judge::standing(&vault);
+            for key in judge::standing_keys(&vault.vault) {
+                if !drafts.iter().any(|draft| draft.key == key) {
+                    let resolved = self.journal.resolve(&key, now);
+                    self.note(resolved, "end an alert");
+                }
+            }
+            drafts.iter().for_each(|draft| self.raise(draft, now));
+        }
+    }
+
+    /// Asks a vault once in a while whether it can be reached and what its owner says: a group that is copied once a month must not learn only then
+    /// that the vault has been away for weeks.
+    pub(super) fn keep_contact(&mut self, now: Timestamp) {
+        if self.contact.is_some() {
+            return;
+        }
+        let every = CONTACT_EVERY.as_nanos() as i64;
+        for name in self.config.vaults.keys() {
+            let asked = self.asked.entry(name.clone()).or_insert(now);
+            // A clock that was put back is no reason not to ask for years.
+            if (0..every).contains(&(now.0 - asked.0)) || self.is_at_work_on(name) {
+                continue;
+            }
+            self.asked.insert(name.clone(), now);
+            let words = ["vault", "status", name.as_str()].map(str::to_string);
+            let io = self.config.daemon.io;
+            match process::start(&self.place, io, CONTACT, &words, &self.sender) {
+                Ok(process) => self.contact = Some((name.clone(), process)),
+                Err(error) => tracing::warn!(%error, vault = name, "it could not be asked"),
+            }
+            return;
+        }
+    }
+
+    // A sync asks it anyway, and holds its lock.
+    fn is_at_work_on(&self, vault: &str) -> bool {
+        let mut running = self.running.values();
+        running.any(|running| queue::vault_of(&self.config, &running.wish) == Some(vault))
     }
 
     // How full the disks are, once an hour; the row of a day is that of its last hour.
@@ -67,7 +117,7 @@ impl Desk {
     pub(super) fn raise(&mut self, draft: &AlertDraft, now: Timestamp) {
         let counted = self.counted.get(&draft.key).copied();
         // A state that goes on is not a new event each time it is looked at.
-        let goes_on = draft.key.starts_with("late ")
+        let goes_on = GOING_ON.iter().any(|kind| draft.key.starts_with(kind))
             && counted.is_some_and(|counted| now.0 - counted.0 < COUNT_EVERY.as_nanos() as i64);
         if goes_on && self.journal.is_active(&draft.key).unwrap_or(false) {
             return;

@@ -39,7 +39,12 @@ impl Desk {
         while self.running.len() < self.config.daemon.slots {
             let free = self.waiting.iter().enumerate().filter(|(_, waiting)| {
                 let mut running = self.running.values();
-                !running.any(|running| queue::excludes(&self.config, &running.wish, &waiting.wish))
+                let asked = self.contact.as_ref().map(|(vault, _)| vault.as_str());
+                let is_asked =
+                    asked.is_some() && asked == queue::vault_of(&self.config, &waiting.wish);
+                !is_asked
+                    && !running
+                        .any(|running| queue::excludes(&self.config, &running.wish, &waiting.wish))
             });
             let next = free.min_by_key(|(_, waiting)| (queue::rank(&waiting.wish), waiting.id));
             let Some(place) = next.map(|(place, _)| place) else { return };
@@ -103,6 +108,10 @@ impl Desk {
         let state = match end.code {
             _ if self.stopping => JobState::Interrupted,
             _ if running.cancelled => JobState::Cancelled,
+            // No failure: the state of a vault forbids it, and the alert about that says so.
+            Some(_) if running.failure.as_ref().is_some_and(|it| it["stopped"] == true) => {
+                JobState::Stopped
+            }
             Some(code) => state_of(code),
             None => JobState::Failed,
         };
@@ -145,7 +154,9 @@ impl Desk {
         let kept = self.journal.trim(self.config.daemon.history);
         self.note(kept, "trim the history");
         let Some(task) = &wish.task else { return };
-        if self.stopping || state == JobState::Cancelled {
+        // What the end of the job has shown of a vault is judged at once.
+        self.looked = None;
+        if self.stopping || matches!(state, JobState::Cancelled | JobState::Stopped) {
             return;
         }
         let failures = self.journal.known_task(&wish.name);
