@@ -59,7 +59,8 @@ fn no_flipped_byte_is_ever_restored_as_right() {
     let tried = results.iter().flatten().count();
     for ((file, offset), result) in places.iter().zip(results) {
         let Some((outcome, told)) = result else { continue };
-        let kind = kind_of(file);
+        // A bit of a compressed frame that decodes to the same bytes says nothing.
+        let kind = if pool.is_in_frames(file, *offset) { "frame" } else { kind_of(file) };
         *counts.entry((kind, outcome)).or_insert(0) += 1;
         // A flip in its version makes it an index of a newer program, which is refused politely. Other damage inside it is mended, passed over, or
         // told by `check` as damage of the index; restores find every chunk all the same.
@@ -86,7 +87,7 @@ fn no_flipped_byte_is_ever_restored_as_right() {
     );
     assert!(
         !counts.contains_key(&("pack", Outcome::Harmless)),
-        "every byte of a pack is covered: {counts:?}"
+        "every byte of header, table and trailer of a pack is covered: {counts:?}"
     );
 }
 
@@ -231,18 +232,11 @@ impl SmallPool {
         let mut covered = BTreeSet::new();
         for (file, bytes) in &self.files {
             let kind = kind_of(file);
-            let table = match kind {
-                "pack" => {
-                    let trailer = &bytes[bytes.len() - PACK_TRAILER_BYTES..];
-                    u64::from_le_bytes(trailer[..8].try_into().unwrap()) as usize
-                }
-                _ => 0,
-            };
             // The first of each kind; bytes 10 of packs tell data and metadata apart.
             let first = covered.insert((kind, bytes.get(10).filter(|_| kind == "pack")));
             for offset in 0..bytes.len() {
                 let structure = match kind {
-                    "pack" => offset < PACK_HEADER_BYTES || offset >= table,
+                    "pack" => !self.is_in_frames(file, offset),
                     "point" | "marker" | "notes" => true,
                     _ => false,
                 };
@@ -258,6 +252,16 @@ impl SmallPool {
             places.push(rest.swap_remove(random.below(rest.len() as u64) as usize));
         }
         places
+    }
+
+    fn is_in_frames(&self, file: &Path, offset: usize) -> bool {
+        if kind_of(file) != "pack" {
+            return false;
+        }
+        let bytes = &self.files[file];
+        let trailer = &bytes[bytes.len() - PACK_TRAILER_BYTES..];
+        let table = u64::from_le_bytes(trailer[..8].try_into().unwrap()) as usize;
+        (PACK_HEADER_BYTES..table).contains(&offset)
     }
 
     /// Harms a copy of the home and looks what comes of it.

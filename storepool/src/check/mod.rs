@@ -195,4 +195,6 @@ pub(crate) fn has_gone(pool: &Pool, row: &PackRow, error: &Error) -> Result<bool
 }
 
 #[cfg(test)]
+mod every_byte;
+#[cfg(test)]
 mod tests;
