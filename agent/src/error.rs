@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::control::client::ClientError;
 use crate::courier::CourierError;
 use crate::hooks::HookError;
+use crate::workload::WorkloadError;
 
 /// How a command ended that did what it could.
 ///
@@ -92,6 +93,9 @@ pub(crate) enum Cause {
         #[source]
         cause: Box<HookError>,
     },
+    /// A workload found something wrong.
+    #[error(transparent)]
+    Workload(Box<WorkloadError>),
     /// Sources of a group have no new point.
     #[error("{failed} of {all} sources have no new point: {first}")]
     Sources {

@@ -33,6 +33,29 @@ pub(crate) struct Hook {
     pub(crate) user: Option<String>,
 }
 
+/// A command that is owed as soon as another one may have begun what it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Debt {
+    /// What it does, such as `resume shop`.
+    pub(crate) what: String,
+    /// The command; harmless if there is nothing left to end.
+    pub(crate) hook: Hook,
+    /// Its variables.
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+impl Debt {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// As [`Hook::run`].
+    pub(crate) fn pay(&self) -> Result<(), HookError> {
+        let variables: Vec<(&str, String)> =
+            self.variables.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        self.hook.run(&variables, "", &|| false)
+    }
+}
+
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {

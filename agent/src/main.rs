@@ -38,6 +38,7 @@ mod simulation;
 mod standing;
 mod status;
 mod subscription;
+mod suspended;
 mod variables;
 mod vault_life;
 mod vaults;

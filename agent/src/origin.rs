@@ -1,6 +1,7 @@
 //! Where points are read from: the pool, or the second copy in a vault. Whoever lists, searches or restores does not care.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cloudsync::recovery::{VaultChunks, manifest_of};
@@ -21,6 +22,10 @@ use crate::error::{Attempt, Cause, Error};
 use crate::selection::{Selection, select};
 use crate::subscription::{Work, allow_local};
 use crate::vaults::{self, Engine};
+use crate::workload::WorkloadError;
+
+/// Points of one set begin within this time.
+const SET_SPAN: Duration = Duration::from_secs(7 * 86_400);
 
 /// Which copy is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -157,6 +162,39 @@ impl Origin {
         }
         let whole = select(&points, text).unwrap_or(selection);
         Ok((whole, manifest))
+    }
+
+    /// Returns the points of the set that `point` belongs to, in order of their sources.
+    ///
+    /// # Errors
+    /// It belongs to none, or the set is not whole any more.
+    pub(crate) fn set_of(&self, point: &Point, manifest: &Manifest) -> Result<Vec<PointId>, Cause> {
+        let Some(set) = manifest.set else {
+            let message = format!("point {} belongs to no set", point.id.short());
+            let hint = "groups with consistent = true make sets; without --set the point itself is restored";
+            return Err(WorkloadError::failed(message).hint(hint).into());
+        };
+        let mut members = Vec::new();
+        // A set is made in one run: its points begin while it lasts, and no run lasts so long.
+        let near = |other: &&Point| {
+            other.group == point.group
+                && other.host == point.host
+                && other.started.0.abs_diff(point.started.0) < SET_SPAN.as_nanos() as u64
+        };
+        for other in self.points.iter().filter(near) {
+            if self.manifest(other.id)?.set.is_some_and(|other| other.id == set.id) {
+                members.push(other);
+            }
+        }
+        members.sort_by(|one, other| one.source.cmp(&other.source));
+        if members.len() != set.count as usize {
+            let message =
+                format!("only {} of the {} points of this set are here", members.len(), set.count);
+            return Err(WorkloadError::failed(message)
+                .hint("each of them can be restored by itself, without --set")
+                .into());
+        }
+        Ok(members.into_iter().map(|member| member.id).collect())
     }
 
     /// Returns the fact that a point was not found, as this copy tells it.

@@ -98,6 +98,30 @@ pub struct Owners {
     pub groups: BTreeMap<u32, Vec<u8>>,
 }
 
+/// Points of several sources that were held still together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PointSet {
+    /// Random; the same in all points of the set.
+    pub id: [u8; 16],
+    /// How many points the set has.
+    pub count: u32,
+}
+
+impl PointSet {
+    fn encode(&self) -> Vec<u8> {
+        [self.id.as_slice(), &self.count.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = WireReader::new(bytes);
+        let set = Self { id: reader.array()?, count: reader.u32()? };
+        match reader.is_empty() {
+            true => Ok(set),
+            false => Err(WireError("bytes follow the set of a point")),
+        }
+    }
+}
+
 /// A recovery point's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -133,6 +157,8 @@ pub struct Manifest {
     pub problem_count: u64,
     /// For the workload alone; JSON, may be empty.
     pub detail: String,
+    /// The points that show several sources as they were at one moment; `None` for a point that stands for itself.
+    pub set: Option<PointSet>,
     /// Entries of the root directory.
     pub root: TreeId,
     /// Metadata of the root directory; its name is `.`.
@@ -173,6 +199,9 @@ impl Manifest {
         if !self.detail.is_empty() {
             field(17, self.detail.as_bytes());
         }
+        if let Some(set) = &self.set {
+            field(18, &set.encode());
+        }
         field(0x8001, self.root.as_bytes());
         let mut root_entry = Vec::new();
         self.root_entry.encode(&mut root_entry);
@@ -200,6 +229,7 @@ impl Manifest {
             problems: decode_all(fields.required(15)?, decode_problem)?,
             problem_count: WireReader::new(fields.required(16)?).varint()?,
             detail: fields.optional(17).map(to_text).transpose()?.unwrap_or_default(),
+            set: fields.optional(18).map(PointSet::decode).transpose()?,
             root: ChunkId(fields.array(0x8001)?),
             root_entry: decode_root_entry(fields.required(0x8002)?)?,
         };
@@ -403,6 +433,7 @@ mod tests {
             }],
             problem_count: 20_000,
             detail: String::new(),
+            set: Some(PointSet { id: [9; 16], count: 2 }),
             root,
             root_entry: Entry {
                 name: b".".to_vec(),

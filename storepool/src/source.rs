@@ -4,10 +4,10 @@
 //! (Borg once took a full pool disk for an unreadable source file and reported success).
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::entry::{FileTime, Run, Xattr};
+use crate::entry::{FileTime, Run, Xattr, display_bytes};
 use crate::manifest::{Owners, ProblemKind};
 
 /// Why one entry of a source could not be used.
@@ -49,6 +49,8 @@ pub enum SourceKind {
     CharDevice,
     /// Block device.
     BlockDevice,
+    /// What a program or a server hands over once, from its beginning to its end, and of whose length only the end tells. It becomes a regular file.
+    Stream,
 }
 
 /// What one cheap look at an entry tells.
@@ -120,6 +122,16 @@ pub trait SourceDirectory: Send + Sync {
     /// Opens a regular file for reading.
     fn file(&self, entry: &SourceEntry) -> Result<Box<dyn SourceFile>, SourceError>;
 
+    /// Opens a stream, which is read to its end; one that cannot come to a sound end fails with its last reading, and then there is no point. All streams
+    /// of a source are read one at a time, those of a directory in the order of their names; a stream may be left behind, and then dropped by another
+    /// thread, when the run is interrupted.
+    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {
+        Err(SourceError {
+            kind: ProblemKind::Unsupported,
+            message: format!("\"{}\" is no stream", display_bytes(&entry.name)),
+        })
+    }
+
     /// Looks closer at an entry that is neither file nor directory.
     fn detail(&self, entry: &SourceEntry) -> Result<SourceDetail, SourceError>;
 
@@ -155,4 +167,13 @@ pub trait DataSource: Send + Sync {
 
     /// Returns the names of these users and groups.
     fn owners(&self, users: &BTreeSet<u32>, groups: &BTreeSet<u32>) -> Owners;
+
+    /// Ends the reading: called once, when everything was read and before the point exists. Returns what the workload keeps in the point beside the
+    /// tree, JSON or nothing.
+    ///
+    /// # Errors
+    /// What was read is not sound, or not all: then there is no point.
+    fn finish(&self) -> Result<String, SourceError> {
+        Ok(String::new())
+    }
 }

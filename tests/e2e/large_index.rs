@@ -69,6 +69,7 @@ fn make_pool(path: &Path, rows: u64) {
         problems: Vec::new(),
         problem_count: 0,
         detail: String::new(),
+        set: None,
         root: tree,
         root_entry: Entry { name: b".".to_vec(), metadata, node: root },
     };

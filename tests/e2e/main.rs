@@ -39,3 +39,4 @@ mod upload_limit;
 mod vault_life;
 mod vault_messages;
 mod vault_time;
+mod workload_command;

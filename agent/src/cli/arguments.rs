@@ -8,11 +8,21 @@ use jiff::tz::TimeZone;
 use storepool::clock::Timestamp;
 use storepool::space::parse_size;
 
+use crate::config::is_parameter;
 pub(crate) use crate::duration::parse as duration;
 
 /// Reads a size such as `100M`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "expected a size such as 512K, 100M or 2G".to_string())
+}
+
+/// Reads a parameter of a service, `NAME=VALUE`.
+pub(crate) fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    match is_parameter(name) {
+        true => Ok((name.to_string(), value.to_string())),
+        false => Err("the name of a parameter has 1 to 63 of a-z, 0-9 and _".to_string()),
+    }
 }
 
 /// Reads a share such as `5%`, `5` or `unlimited`, in percent.

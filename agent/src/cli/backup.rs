@@ -77,6 +77,9 @@ pub(super) struct Backup {
     /// Keep the points at least until the end of this day, or for this long, whatever the retention says
     #[arg(long, value_name = "DATE|DURATION", value_parser = arguments::until)]
     keep_until: Option<arguments::Until>,
+    /// Accept that so many things that wait in a service are not in its point
+    #[arg(long, value_name = "NUMBER", conflicts_with = "files")]
+    accept_pending: Option<u64>,
     /// Read every file, even if it looks unchanged
     #[arg(long, short)]
     force: bool,
@@ -122,9 +125,11 @@ impl Backup {
                 force: self.force,
                 tags: self.tags(),
                 keep_until,
+                accept_pending: self.accept_pending,
             };
-            // The daemon knows what else runs; a trial run needs nobody's leave, and points with a date of their own are made here.
-            let by_daemon = assembly.job.is_none() && !self.dry_run && keep_until.is_none();
+            // The daemon knows what else runs; a trial run needs nobody's leave, and points with terms of their own are made here.
+            let of_their_own = keep_until.is_some() || self.accept_pending.is_some();
+            let by_daemon = assembly.job.is_none() && !self.dry_run && !of_their_own;
             let client = match by_daemon {
                 true => Client::connect(&assembly.place),
                 false => None,
@@ -148,6 +153,7 @@ impl Backup {
             group: String::new(),
             source: paths.collect::<Vec<_>>().join(", "),
             tags: self.tags(),
+            set: None,
             program: env!("CARGO_PKG_VERSION").to_string(),
             dry_run: self.dry_run,
             threads: 0,

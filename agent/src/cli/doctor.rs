@@ -13,13 +13,14 @@ use storepool::pool::{Pool, World};
 
 use crate::accounts;
 use crate::assembly::Assembly;
-use crate::config::{Config, HookCommand, SourceConfig};
+use crate::config::{Config, HookCommand};
 use crate::console::failure;
 use crate::console::units::size;
 use crate::control::client::Client;
 use crate::error::{Error, Outcome};
 use crate::record::open_journal;
 use crate::vaults::{KeyKeeping, VaultFiles};
+use crate::workload;
 
 /// Check every prerequisite, and say what mends what is missing
 ///
@@ -192,20 +193,10 @@ fn sources(config: &Config, checks: &mut Checks) {
             (Some(schedule), Some(_)) => checks.good(&id, schedule.to_string()),
         }
         for source in &group.sources {
-            let SourceConfig::Files(files) = source;
-            for path in &files.paths {
-                let id = format!("source {}", path.display());
-                let readable = match fs::metadata(path) {
-                    Ok(metadata) if metadata.is_dir() => fs::read_dir(path).map(drop),
-                    Ok(_) => fs::File::open(path).map(drop),
-                    Err(error) => Err(error),
-                };
-                match readable {
-                    Ok(()) => checks.good(id, "it can be read"),
-                    Err(error) => {
-                        let fix = "see that it exists and that this user may read it";
-                        checks.bad(id, error.to_string(), fix);
-                    }
+            for finding in workload::of(source).check() {
+                match finding.state {
+                    Ok(reason) => checks.good(finding.what, reason),
+                    Err((reason, fix)) => checks.bad(finding.what, reason, &fix),
                 }
             }
         }

@@ -29,6 +29,8 @@ struct GroupSummary {
     points: Vec<Summary>,
     failed: Vec<FailedSource>,
     hook_problems: Vec<String>,
+    /// What belongs to a source and is in none of its points.
+    not_contained: Vec<NotContained>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vault: Option<VaultSummary>,
 }
@@ -37,6 +39,12 @@ struct GroupSummary {
 struct FailedSource {
     source: String,
     message: String,
+}
+
+#[derive(Serialize)]
+struct NotContained {
+    source: String,
+    what: String,
 }
 
 #[derive(Serialize)]
@@ -251,10 +259,16 @@ fn summary_of(group: &GroupConfig, report: Option<(&GroupReport, bool)>) -> Grou
         points: Vec::new(),
         failed: Vec::new(),
         hook_problems: Vec::new(),
+        not_contained: Vec::new(),
         vault: None,
     };
     let Some((report, dry_run)) = report else { return summary };
     summary.hook_problems = report.hook_problems.iter().map(Cause::chain).collect();
+    let absent = |(source, what): &(String, String)| NotContained {
+        source: source.clone(),
+        what: what.clone(),
+    };
+    summary.not_contained = report.not_contained.iter().map(absent).collect();
     for source in &report.sources {
         match &source.result {
             Ok(made) => {
@@ -288,6 +302,9 @@ fn tell(assembly: &Assembly, group: &GroupConfig, report: &GroupReport) {
             }
             Err(_) => {}
         }
+    }
+    for (source, what) in &report.not_contained {
+        console.note(format!("not in any point of {source}: {what}"));
     }
     for problem in &report.hook_problems {
         console.warn(problem.chain());

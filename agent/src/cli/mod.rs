@@ -33,6 +33,8 @@ mod remote;
 mod repair;
 mod repair_vault;
 mod restore;
+mod restore_service;
+mod resume;
 mod service;
 mod stats;
 mod status;
@@ -124,6 +126,7 @@ enum Command {
     Init(init::Init),
     Backup(backup::Backup),
     Restore(restore::Restore),
+    Resume(resume::Resume),
     #[command(alias = "snapshots")]
     Points(points::Points),
     Ls(ls::Ls),
@@ -203,6 +206,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Recover(args) => args.run(&assembly("recover")?),
         Command::Init(args) => args.run(&assembly("init")?),
         Command::Backup(args) => args.run(&assembly("backup")?),
+        Command::Resume(args) => args.run(&assembly("resume")?),
         Command::Restore(args) => args.run(&assembly("restore")?),
         Command::Points(args) => args.run(&assembly("points")?),
         Command::Ls(args) => args.run(&assembly("ls")?),

@@ -229,6 +229,7 @@ impl Quickstart {
             group: group.to_string(),
             source: source.join(", "),
             tags: Vec::new(),
+            set: None,
             program: env!("CARGO_PKG_VERSION").to_string(),
             dry_run: false,
             threads: 0,

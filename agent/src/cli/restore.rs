@@ -13,27 +13,34 @@ use storepool::restore::{Conflict, RestoreOptions, RestoreReport, find_path, res
 use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 
 use super::remote;
+use super::arguments;
+use super::restore_service::{self, ServiceOrder};
 use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, size};
 use crate::contents::locate;
 use crate::control::client::Client;
 use crate::error::{Attempt, Error, Outcome};
-use crate::origin::OriginArgs;
+use crate::origin::{Origin, OriginArgs};
+use crate::workload::ServiceConflict;
 
-/// Get files back
+/// Get files back, or give a service its data back
 ///
 /// The content of the point, or of the folder named after it, goes directly below DIR; a single file becomes DIR/NAME. Every byte is verified. What is
-/// in DIR already is never touched unless --conflict or --in-place says so.
+/// in DIR already is never touched unless --conflict or --in-place says so. With --service a point of a database or another service goes back to it;
+/// whatever would keep it from doing so is found and told before anything changes. See docs/workloads.md for what each kind can do.
 #[derive(Args, Debug)]
 #[command(
-    group = ArgGroup::new("place").args(["to", "in_place"]).multiple(true).required(true),
+    group = ArgGroup::new("place").args(["to", "in_place", "service"]).multiple(true).required(true),
     after_help = "\
 Examples:
   keepwell restore latest --to /tmp/back
   keepwell restore latest:etc/nginx --to /etc/nginx --conflict overwrite
   keepwell restore latest --to /tmp/back --from vault      the second copy
   keepwell restore 7f3a9c12 --in-place -n             what would change at the original place
-  keepwell restore latest --in-place --delete         exactly as it was"
+  keepwell restore latest --in-place --delete         exactly as it was
+  keepwell restore latest:shop --service -n           could the shop have this point?
+  keepwell restore latest:shop --service -p target=shop2
+  keepwell restore latest:shop --set --to /tmp/back   all that was held still with it"
 )]
 pub(super) struct Restore {
     /// Which point, and which part of it
@@ -45,6 +52,21 @@ pub(super) struct Restore {
     /// Restore to the original place (or bring DIR up to date), writing only what differs
     #[arg(long)]
     in_place: bool,
+    /// Give the point back to the service it is of: database, tables, programs
+    #[arg(long, conflicts_with_all = ["to", "in_place", "include", "exclude", "delete", "verify"])]
+    service: bool,
+    /// With --service: a parameter; what is not typed is inherited from the point
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = arguments::parameter)]
+    parameter: Vec<(String, String)>,
+    /// With --service: what is there under the target's name may go; a point of it is made first
+    #[arg(long)]
+    replace: bool,
+    /// With --service: accept that so many things that wait in the target are lost
+    #[arg(long, value_name = "NUMBER", requires = "service")]
+    accept_pending: Option<u64>,
+    /// All points that were made of one moment with this one; with --to each in a folder of its own
+    #[arg(long)]
+    set: bool,
     /// What happens where something is already
     #[arg(long, value_enum, value_name = "WHAT", default_value = "fail")]
     conflict: ConflictWord,
@@ -69,7 +91,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     origin: OriginArgs,
     /// Leave the work to the daemon and do not wait for its end
-    #[arg(long, conflicts_with_all = ["dry_run", "in_place"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "in_place", "service", "set"])]
     detach: bool,
 }
 
@@ -83,6 +105,10 @@ enum ConflictWord {
     Overwrite,
     /// What is there is replaced if the point has a newer one
     Newer,
+    /// With --service: what the point has is written, what else is there stays
+    Merge,
+    /// With --service: afterwards there is what the point has, and nothing else
+    Replace,
 }
 
 impl From<ConflictWord> for Conflict {
@@ -92,6 +118,18 @@ impl From<ConflictWord> for Conflict {
             ConflictWord::Skip => Self::Skip,
             ConflictWord::Overwrite => Self::Overwrite,
             ConflictWord::Newer => Self::Newer,
+            // For services; with --to the nearest meaning, --delete does the rest.
+            ConflictWord::Merge | ConflictWord::Replace => Self::Overwrite,
+        }
+    }
+}
+
+impl From<ConflictWord> for ServiceConflict {
+    fn from(word: ConflictWord) -> Self {
+        match word {
+            ConflictWord::Fail | ConflictWord::Skip | ConflictWord::Newer => Self::Fail,
+            ConflictWord::Overwrite | ConflictWord::Merge => Self::Merge,
+            ConflictWord::Replace => Self::Replace,
         }
     }
 }
@@ -118,32 +156,73 @@ impl Restore {
         if let Some(outcome) = self.by_daemon(assembly)? {
             return Ok(outcome);
         }
+        if !self.service && (!self.parameter.is_empty() || self.replace) {
+            return Err(Error::usage("--parameter and --replace are for --service"));
+        }
         let origin = self.origin.open(assembly)?;
         origin.allow_restore(assembly)?;
         let (selection, manifest) = origin.select(&self.point).attempt(|| "restore".to_string())?;
-        let attempt = || format!("restore {}", selection.name());
-        let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
-        let reader = chunks.reader().attempt(attempt)?;
-        let (path, entry) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
-        let parts = match &self.to {
-            Some(directory) => vec![(path.clone(), directory.clone())],
-            None => original_places(&*reader, &manifest, &path, &entry).attempt(attempt)?,
+        let points = match self.set {
+            false => vec![self.point.clone()],
+            true => {
+                let attempt = || format!("restore the set of {}", selection.name());
+                let set = origin.set_of(&selection.point, &manifest).attempt(attempt)?;
+                set.iter().map(ToString::to_string).collect()
+            }
         };
-        drop(reader);
+        if self.service {
+            let order = ServiceOrder {
+                parameters: &self.parameter,
+                replace: self.replace,
+                conflict: self.conflict.into(),
+                dry_run: self.dry_run,
+                accept_pending: self.accept_pending,
+            };
+            return restore_service::run(assembly, &origin, &points, &order);
+        }
+        self.to_folders(assembly, &origin, &points)
+    }
 
-        let options = self.options();
+    fn to_folders(
+        &self,
+        assembly: &Assembly,
+        origin: &Origin,
+        points: &[String],
+    ) -> Result<Outcome, Error> {
         let progress = assembly.console.progress("files");
         let mut sum = RestoreReport::default();
-        for (path, target) in &parts {
-            let report = restore(&*chunks, &manifest, path, target, &options, &progress)
-                .attempt(|| format!("restore {} into {}", selection.name(), target.display()))?;
-            add(&mut sum, report);
+        let mut targets = Vec::new();
+        let mut first = None;
+        for point in points {
+            let (selection, manifest) = origin.select(point).attempt(|| "restore".to_string())?;
+            let attempt = || format!("restore {}", selection.name());
+            let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+            let reader = chunks.reader().attempt(attempt)?;
+            let (path, entry) = locate(&*reader, &manifest, &selection).attempt(attempt)?;
+            let parts = match &self.to {
+                Some(folder) if self.set => {
+                    vec![(path.clone(), folder.join(folder_of(&manifest.source)))]
+                }
+                Some(folder) => vec![(path.clone(), folder.clone())],
+                None => original_places(&*reader, &manifest, &path, &entry).attempt(attempt)?,
+            };
+            drop(reader);
+            for (path, target) in &parts {
+                let options = self.options();
+                let report = restore(&*chunks, &manifest, path, target, &options, &progress)
+                    .attempt(|| {
+                        format!("restore {} into {}", selection.name(), target.display())
+                    })?;
+                add(&mut sum, report);
+            }
+            targets.extend(parts.iter().map(|(_, target)| target.display().to_string()));
+            first.get_or_insert((selection.point.id.to_string(), path.to_string()));
         }
         let elapsed = progress.finish();
-        let targets = parts.iter().map(|(_, target)| target.display().to_string()).collect();
+        let (point, path) = first.unwrap_or_default();
         let summary = Summary {
-            point: selection.point.id.to_string(),
-            path: path.to_string(),
+            point,
+            path,
             targets,
             dry_run: self.dry_run,
             duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
@@ -169,7 +248,9 @@ impl Restore {
     // hardened service may not write to the folders of the system. A plan is asked for by somebody who waits for it.
     fn by_daemon(&self, assembly: &Assembly) -> Result<Option<Outcome>, Error> {
         let target = match &self.to {
-            Some(to) if assembly.job.is_none() && !self.in_place && !self.dry_run => to,
+            Some(to) if assembly.job.is_none() && !self.in_place && !self.dry_run && !self.set => {
+                to
+            }
             _ => return Ok(None),
         };
         let Some(client) = Client::connect(&assembly.place) else {
@@ -250,6 +331,17 @@ fn tell(assembly: &Assembly, summary: &Summary, elapsed: Duration) {
             "{} could not be restored as they were",
             counted(summary.problem_count, "entry")
         ));
+    }
+}
+
+// A source's name as that of a folder.
+fn folder_of(source: &str) -> String {
+    let plain =
+        |letter: char| if letter.is_alphanumeric() || "._".contains(letter) { letter } else { '-' };
+    let name: String = source.chars().map(plain).collect();
+    match name.trim_matches('-') {
+        "" | "." | ".." => "root".to_string(),
+        name => name.to_string(),
     }
 }
 

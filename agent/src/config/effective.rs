@@ -7,8 +7,8 @@ use storepool::space::Reserve;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use super::{
-    AlertsConfig, Config, FilesConfig, GroupConfig, HookCommand, HooksConfig, MailConfig,
-    MailSecurity, Routine, Secret, SourceConfig, SyncWhen, WebhookConfig,
+    AlertsConfig, Config, GroupConfig, HookCommand, HooksConfig, MailConfig, MailSecurity, Routine,
+    Secret, SourceConfig, SyncWhen, WebhookConfig,
 };
 use crate::schedule::Schedule;
 
@@ -73,7 +73,7 @@ fn pool(config: &Config) -> Table {
 
 fn group(config: &GroupConfig) -> Table {
     let mut table = Table::new();
-    let sources: Array = config.sources.iter().map(source).collect();
+    let sources: Array = config.sources.iter().map(SourceConfig::shown).collect();
     table.insert("sources", value(sources));
     table.insert("schedule", schedule(config.schedule.as_ref()));
     table.insert("timezone", zone(&config.zone));
@@ -91,36 +91,12 @@ fn group(config: &GroupConfig) -> Table {
         };
         table.insert("sync", value(sync));
     }
+    table.insert("consistent", value(config.consistent));
     table.insert("hooks", value(hooks(&config.hooks)));
     if let Some(after) = config.alert_after {
         table.insert("alert_after", duration(after));
     }
     table
-}
-
-fn source(source: &SourceConfig) -> Value {
-    let SourceConfig::Files(files) = source;
-    let FilesConfig {
-        paths,
-        exclude,
-        iexclude,
-        exclude_caches,
-        exclude_if_present,
-        exclude_larger_than,
-        one_file_system,
-    } = files;
-    let mut table = InlineTable::new();
-    let list = |texts: &[String]| Value::Array(texts.iter().collect());
-    table.insert("files", paths.iter().map(|path| path.display().to_string()).collect());
-    table.insert("exclude", list(exclude));
-    table.insert("iexclude", list(iexclude));
-    table.insert("exclude_caches", (*exclude_caches).into());
-    table.insert("exclude_if_present", list(exclude_if_present));
-    if let Some(bytes) = exclude_larger_than {
-        table.insert("exclude_larger_than", (*bytes as i64).into());
-    }
-    table.insert("one_file_system", (*one_file_system).into());
-    Value::InlineTable(table)
 }
 
 /// Returns a retention in one line, for people: `last 10, daily 5`.

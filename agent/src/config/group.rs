@@ -1,7 +1,6 @@
 //! `[group.NAME]`: data sources that share a schedule, retentions and hooks.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudsync::retention::RetentionPolicy;
@@ -10,13 +9,12 @@ use storepool::space::parse_size;
 use toml_edit::Value;
 
 use super::reader::Section;
+use super::source::SourceConfig;
 use super::{ConfigError, VaultConfig, is_vault_name, retention};
 use crate::schedule::Schedule;
 
 /// How long a hook may run if nothing else is said: long enough to stop a service, short enough to notice that one hangs.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
-/// Kinds of data sources.
-const WORKLOADS: [&str; 1] = ["files"];
 
 /// `[group.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,36 +37,12 @@ pub(crate) struct GroupConfig {
     pub(crate) vault: Option<String>,
     /// When the second copy is made.
     pub(crate) sync: SyncWhen,
+    /// All sources are held still together, and their points are a set.
+    pub(crate) consistent: bool,
     /// What runs around a backup.
     pub(crate) hooks: HooksConfig,
     /// Without a new point for so long there is an alert; `None`: twice the longest pause of the schedule.
     pub(crate) alert_after: Option<Duration>,
-}
-
-/// One entry of `sources`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum SourceConfig {
-    /// Files and folders.
-    Files(FilesConfig),
-}
-
-/// `{ files = [...] }`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct FilesConfig {
-    /// Files and folders, absolute.
-    pub(crate) paths: Vec<PathBuf>,
-    /// Patterns of what is left out.
-    pub(crate) exclude: Vec<String>,
-    /// The same, without regard to upper and lower case.
-    pub(crate) iexclude: Vec<String>,
-    /// Leave out marked caches.
-    pub(crate) exclude_caches: bool,
-    /// Leave out folders that hold such a file.
-    pub(crate) exclude_if_present: Vec<String>,
-    /// Leave out larger files, in bytes.
-    pub(crate) exclude_larger_than: Option<u64>,
-    /// Stay on the file system of each path.
-    pub(crate) one_file_system: bool,
 }
 
 /// When the points of a group are copied to the vault.
@@ -126,6 +100,7 @@ impl GroupConfig {
             "retention",
             "vault",
             "sync",
+            "consistent",
             "hooks",
             "alert_after",
         ])?;
@@ -147,6 +122,7 @@ impl GroupConfig {
             retention: retention::read(section, "retention")?,
             sync: sync_of(section, vault.is_some())?,
             vault,
+            consistent: section.flag("consistent")?,
             hooks: HooksConfig::read(section)?,
             alert_after: section
                 .duration("alert_after", minute..=Duration::from_secs(3650 * 86_400))?,
@@ -206,70 +182,6 @@ fn sources(name: &str, section: &Section<'_>) -> Result<Vec<SourceConfig>, Confi
     Ok(sources)
 }
 
-impl SourceConfig {
-    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
-        if section.get("files").is_none() {
-            section.only_known(&FilesConfig::KEYS)?;
-            let message = format!("{}: expected one of {}", section.name(), WORKLOADS.join(", "));
-            return Err(section.complaint(message));
-        }
-        FilesConfig::read(section).map(Self::Files)
-    }
-
-    /// Returns the kind of workload.
-    pub(crate) fn workload(&self) -> &'static str {
-        match self {
-            Self::Files(_) => "files",
-        }
-    }
-
-    /// Returns the name of the data source, by which its points are a series.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Files(files) => {
-                let paths = files.paths.iter().map(|path| path.display().to_string());
-                paths.collect::<Vec<_>>().join(", ")
-            }
-        }
-    }
-}
-
-impl FilesConfig {
-    const KEYS: [&str; 7] = [
-        "files",
-        "exclude",
-        "iexclude",
-        "exclude_caches",
-        "exclude_if_present",
-        "exclude_larger_than",
-        "one_file_system",
-    ];
-
-    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
-        section.only_known(&Self::KEYS)?;
-        let expected = "a list of paths such as [\"/srv\", \"/etc\"]";
-        let texts = section.texts("files", expected)?.unwrap_or_default();
-        if texts.is_empty() {
-            return Err(section.wrong("files", format!("expected {expected}")));
-        }
-        let mut paths: Vec<PathBuf> = texts.iter().map(|text| section.resolve(text)).collect();
-        // As the source names itself, so that its points are found again whatever the order here.
-        paths.sort();
-        paths.dedup();
-        let patterns =
-            |key| section.texts(key, "a list of patterns").map(Option::unwrap_or_default);
-        Ok(Self {
-            paths,
-            exclude: patterns("exclude")?,
-            iexclude: patterns("iexclude")?,
-            exclude_caches: section.flag("exclude_caches")?,
-            exclude_if_present: patterns("exclude_if_present")?,
-            exclude_larger_than: section.value("exclude_larger_than", size)?,
-            one_file_system: section.flag("one_file_system")?,
-        })
-    }
-}
-
 /// Reads a size in bytes, or with a unit.
 pub(super) fn size(value: &Value) -> Result<u64, String> {
     let size = match value.as_integer() {
@@ -303,6 +215,14 @@ impl HooksConfig {
 }
 
 impl HookCommand {
+    /// Returns the command as it is written.
+    pub(super) fn shown(&self) -> Value {
+        match self {
+            Self::Shell(text) => text.as_str().into(),
+            Self::Program(words) => words.iter().collect::<toml_edit::Array>().into(),
+        }
+    }
+
     /// Reads a command: a text for the shell, or a list of program and arguments.
     pub(super) fn read(value: &Value) -> Result<Self, String> {
         let wrong = || {

@@ -4,6 +4,7 @@
 //! [`reader`] holds what they share, [`edit`] changes the file and keeps its comments.
 
 mod alerts;
+mod command;
 mod daemon;
 mod edit;
 mod effective;
@@ -13,6 +14,7 @@ mod pool;
 mod reader;
 mod retention;
 mod security;
+mod source;
 #[cfg(test)]
 mod tests;
 mod upload_limit;
@@ -29,17 +31,17 @@ use toml_edit::Document;
 pub(crate) use alerts::{
     AlertLevel, AlertsConfig, MailConfig, MailSecurity, Secret, WebhookConfig,
 };
+pub(crate) use command::{CommandConfig, is_parameter};
 pub(crate) use daemon::{DaemonConfig, IoClass};
 pub(crate) use edit::{
     GroupChange, new_file, read, with_group, with_pool_path, with_vault, without_group, write,
 };
 pub(crate) use effective::{effective, retention_text};
-pub(crate) use group::{
-    FilesConfig, GroupConfig, HookCommand, HooksConfig, SourceConfig, SyncWhen,
-};
+pub(crate) use group::{GroupConfig, HookCommand, HooksConfig, SyncWhen};
 pub(crate) use maintenance::{MaintenanceConfig, Routine, Upkeep};
 pub(crate) use pool::PoolConfig;
 pub(crate) use security::SecurityConfig;
+pub(crate) use source::{FilesConfig, SourceConfig};
 pub(crate) use vault::{VaultConfig, is_vault_name};
 
 use crate::error::{Attempt, Cause, Error};

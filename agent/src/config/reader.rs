@@ -81,6 +81,11 @@ impl<'a> Section<'a> {
         Ok(sections)
     }
 
+    /// Returns the keys, in the order of the file.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.table.iter().map(|(key, _)| key.to_string()).collect()
+    }
+
     /// Returns the item under `key`.
     pub(super) fn get(&self, key: &str) -> Option<&'a Item> {
         self.table.get(key)

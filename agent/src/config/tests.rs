@@ -107,7 +107,7 @@ files = ["/var/backups"]
     let config = parse(&format!("{POOL}{text}")).unwrap();
 
     let web = &config.groups["web"];
-    let SourceConfig::Files(files) = &web.sources[0];
+    let SourceConfig::Files(files) = &web.sources[0] else { panic!("files") };
     assert_eq!(files.paths, [PathBuf::from("/etc"), PathBuf::from("/srv")]);
     assert_eq!(web.sources[0].name(), "/etc, /srv");
     assert!(files.one_file_system && !files.exclude_caches);

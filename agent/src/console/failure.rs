@@ -107,6 +107,9 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
             (FAILED, hint("run \"keepwell jobs\" to see what became of the job"))
         }
         Cause::Sources { code, .. } => (*code, None),
+        Cause::Workload(error) => {
+            (if error.refused { REFUSED } else { FAILED }, error.hint.clone())
+        }
         Cause::Configuration(error) => {
             let hint = error.nearest().map(|nearest| format!("did you mean \"{nearest}\"?"));
             (USAGE, hint.or_else(|| error.known()))

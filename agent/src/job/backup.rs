@@ -10,16 +10,17 @@ use storepool::backup::{BackupOptions, BackupReport, backup};
 use storepool::catalog::Pin;
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
+use storepool::manifest::PointSet;
 use storepool::monitor::Monitor;
 use storepool::pool::Pool;
 
 use super::Workshop;
 use crate::config::{GroupConfig, HookCommand};
 use crate::error::{Cause, Outcome};
-use crate::hooks::{self, Hook};
+use crate::hooks::{self, Debt, Hook};
 use crate::journal::{JobId, OwedHook};
 use crate::process::host_name;
-use crate::workload::{self, Surroundings};
+use crate::workload::{self, Prepared, Surroundings, Workload, WorkloadError};
 
 /// Choices of one run.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub(crate) struct BackupChoices {
     pub(crate) tags: Vec<String>,
     /// No retention removes the new points before.
     pub(crate) keep_until: Option<Timestamp>,
+    /// So many things that wait in a service, and that its point will not contain, are accepted; `None`: as configured.
+    pub(crate) accept_pending: Option<u64>,
 }
 
 /// Pins a point that was made on demand until a date of its own.
@@ -59,6 +62,8 @@ pub(crate) struct GroupReport {
     pub(crate) sources: Vec<SourceResult>,
     /// What went wrong with hooks beside the points.
     pub(crate) hook_problems: Vec<Cause>,
+    /// What belongs to a source and is in none of its points: the source, and what.
+    pub(crate) not_contained: Vec<(String, String)>,
 }
 
 impl GroupReport {
@@ -77,7 +82,8 @@ impl GroupReport {
     }
 }
 
-/// Makes a point of each source of `group`. One source that fails does not keep the others from their points.
+/// Makes a point of each source of `group`. One source that fails does not keep the others from their points, unless they are held still together: then
+/// there are points of all or of none.
 ///
 /// # Errors
 /// Another run of the group is going on, or `before` failed: then there is no point at all.
@@ -89,26 +95,57 @@ pub(crate) fn back_up(
     monitor: &dyn Monitor,
 ) -> Result<GroupReport, Cause> {
     let _lock = workshop.lock_group(&group.name)?;
-    let round = Round { workshop, group, job, monitor };
-    let mut hook_problems = Vec::new();
+    let workloads: Vec<_> = group.sources.iter().map(workload::of).collect();
+    let round = Round { workshop, group, job, choices, monitor };
+    let mut aftermath = Aftermath::default();
     if !choices.dry_run {
-        hook_problems.extend(round.pay_what_is_owed()?);
-        round.begin()?;
+        aftermath = round.pay_what_is_owed()?;
+        round.begin(&workloads, &aftermath)?;
     }
-    let mut report = GroupReport { sources: Vec::new(), hook_problems };
-    for source in &group.sources {
-        let workload = workload::of(source);
-        let result = round.one_source(&*workload, choices);
-        let interrupted = matches!(result, Err(Cause::Pool(storepool::Error::Interrupted)));
-        report.sources.push(SourceResult { source: workload.name(), result });
-        if interrupted {
-            break;
-        }
+    let sources = match group.consistent && !choices.dry_run && workloads.len() > 1 {
+        true => round.all_together(&workloads, &mut aftermath),
+        false => round.one_by_one(&workloads, &mut aftermath),
+    };
+    let mut report = GroupReport { sources, hook_problems: Vec::new(), not_contained: Vec::new() };
+    for workload in &workloads {
+        let absent = workload.not_contained();
+        report.not_contained.extend(absent.into_iter().map(|what| (workload.name(), what)));
     }
+    report.hook_problems = std::mem::take(&mut aftermath.problems);
     if !choices.dry_run {
-        report.hook_problems.extend(round.end(&report)?);
+        report.hook_problems.extend(round.end(&report, &aftermath)?);
     }
     Ok(report)
+}
+
+/// Makes a point of one source of a group now, of what is to be replaced: with the source's own commands, but without the group's hooks.
+///
+/// # Errors
+/// There is no point; or the source could not be let go again.
+pub(crate) fn back_up_before_replacing(
+    workshop: &Workshop<'_>,
+    group: &GroupConfig,
+    job: JobId,
+    workload: &dyn Workload,
+    monitor: &dyn Monitor,
+) -> Result<PointId, Cause> {
+    let _lock = workshop.lock_group(&group.name)?;
+    let tags = vec!["safety".to_string()];
+    let choices = BackupChoices { tags, ..BackupChoices::default() };
+    let round = Round { workshop, group, job, choices: &choices, monitor };
+    let mut aftermath = round.pay_what_is_owed()?;
+    let mut owed = aftermath.owed.clone();
+    owed.extend(workload.owed().iter().map(as_owed));
+    if !owed.is_empty() {
+        workshop.journal.owe_hooks(&group.name, job, &owed, workshop.now())?;
+    }
+    let made = round.one_source(workload, &round.surroundings(), &mut aftermath);
+    round.leave_owed(&aftermath)?;
+    let point = made?.point.ok_or(storepool::Error::Interrupted)?;
+    match aftermath.problems.into_iter().next() {
+        None => Ok(point),
+        Some(problem) => Err(problem),
+    }
 }
 
 fn run_owed(group: &str, job: JobId, owed: &OwedHook) -> Result<(), Cause> {
@@ -117,95 +154,288 @@ fn run_owed(group: &str, job: JobId, owed: &OwedHook) -> Result<(), Cause> {
         timeout: Duration::from_secs(owed.timeout_seconds),
         user: owed.user.clone(),
     };
+    if let Some(what) = &owed.what {
+        let debt = Debt { what: what.clone(), hook, variables: owed.variables.clone() };
+        return debt.pay().map_err(|cause| unpaid(&debt, cause));
+    }
     let error = "the run was interrupted".to_string();
     let variables = variables("after", group, job, "interrupted", &error, "");
     hook.run(&variables, "", &|| false).map_err(|error| told("after", group, error))
+}
+
+fn unpaid(debt: &Debt, cause: hooks::HookError) -> Cause {
+    WorkloadError::failed(format!("cannot {}", debt.what))
+        .hint("it is tried again by the next run; \"keepwell resume\" tries now")
+        .because(cause)
+        .into()
+}
+
+fn as_owed(debt: &Debt) -> OwedHook {
+    OwedHook {
+        what: Some(debt.what.clone()),
+        variables: debt.variables.clone(),
+        command: debt.hook.command.clone(),
+        timeout_seconds: debt.hook.timeout.as_secs(),
+        user: debt.hook.user.clone(),
+    }
+}
+
+/// Runs what runs before this one began and never ended; resumes of services that fail again stay owed.
+///
+/// # Errors
+/// The journal cannot be read or written.
+pub(crate) fn pay_group(
+    workshop: &Workshop<'_>,
+    group: &str,
+) -> Result<(Vec<String>, Vec<Cause>), Cause> {
+    let Some((job, owed)) = workshop.journal.owed_hooks(group)? else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let (mut paid, mut left, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for hook in owed {
+        match run_owed(group, job, &hook) {
+            Ok(()) => paid.push(hook.what.unwrap_or_else(|| "run the hook \"after\"".to_string())),
+            Err(problem) => {
+                problems.push(problem);
+                if hook.what.is_some() {
+                    left.push(hook);
+                }
+            }
+        }
+    }
+    match left.is_empty() {
+        true => workshop.journal.settle_hooks(group)?,
+        false => workshop.journal.owe_hooks(group, job, &left, workshop.now())?,
+    }
+    Ok((paid, problems))
+}
+
+/// What went wrong beside the points, and what stays owed.
+#[derive(Default)]
+struct Aftermath {
+    problems: Vec<Cause>,
+    owed: Vec<OwedHook>,
 }
 
 struct Round<'a> {
     workshop: &'a Workshop<'a>,
     group: &'a GroupConfig,
     job: JobId,
+    choices: &'a BackupChoices,
     monitor: &'a dyn Monitor,
 }
 
 impl Round<'_> {
-    // What a run before this one began and never ended.
-    fn pay_what_is_owed(&self) -> Result<Option<Cause>, Cause> {
-        let Some((job, owed)) = self.workshop.journal.owed_hook(&self.group.name)? else {
-            return Ok(None);
-        };
-        let problem = run_owed(&self.group.name, job, &owed).err();
-        self.workshop.journal.settle_hook(&self.group.name)?;
-        Ok(problem)
+    fn pay_what_is_owed(&self) -> Result<Aftermath, Cause> {
+        let (_, problems) = pay_group(self.workshop, &self.group.name)?;
+        let left = self.workshop.journal.owed_hooks(&self.group.name)?;
+        Ok(Aftermath { problems, owed: left.map(|(_, owed)| owed).unwrap_or_default() })
     }
 
-    fn begin(&self) -> Result<(), Cause> {
-        let Some(before) = &self.group.hooks.before else { return Ok(()) };
-        if let Some(after) = &self.group.hooks.after {
-            let owed = OwedHook {
+    fn begin(&self, workloads: &[Box<dyn Workload>], before: &Aftermath) -> Result<(), Cause> {
+        let mut owed = before.owed.clone();
+        owed.extend(
+            workloads.iter().flat_map(|workload| workload.owed()).map(|debt| as_owed(&debt)),
+        );
+        let hooks = &self.group.hooks;
+        if let (Some(_), Some(after)) = (&hooks.before, &hooks.after) {
+            owed.push(OwedHook {
                 command: hooks::words(after),
-                timeout_seconds: self.group.hooks.timeout.as_secs(),
-                user: self.group.hooks.user.clone(),
-            };
-            let now = self.workshop.now();
-            self.workshop.journal.owe_hook(&self.group.name, self.job, &owed, now)?;
+                timeout_seconds: hooks.timeout.as_secs(),
+                user: hooks.user.clone(),
+                ..OwedHook::default()
+            });
         }
-        let Err(failed) = self.run("before", before, "running", "", "") else { return Ok(()) };
+        if !owed.is_empty() {
+            let now = self.workshop.now();
+            self.workshop.journal.owe_hooks(&self.group.name, self.job, &owed, now)?;
+        }
+        let Some(command) = &hooks.before else { return Ok(()) };
+        let Err(failed) = self.run("before", command, "running", "", "") else { return Ok(()) };
         // It may have stopped half of what it was to stop.
         let message = failed.chain();
-        for (phase, hook) in
-            [("after", &self.group.hooks.after), ("on_error", &self.group.hooks.on_error)]
-        {
+        for (phase, hook) in [("after", &hooks.after), ("on_error", &hooks.on_error)] {
             let Some(hook) = hook else { continue };
             if let Err(error) = self.run(phase, hook, "failed", &message, "") {
                 tracing::warn!(group = %self.group.name, %error, "{phase} failed, after before had failed");
             }
         }
-        self.workshop.journal.settle_hook(&self.group.name)?;
+        self.leave_owed(before)?;
         if self.monitor.cancelled() {
             return Err(storepool::Error::Interrupted.into());
         }
         Err(failed)
     }
 
+    fn leave_owed(&self, aftermath: &Aftermath) -> Result<(), Cause> {
+        let (journal, group) = (self.workshop.journal, &self.group.name);
+        match aftermath.owed.is_empty() {
+            true => journal.settle_hooks(group),
+            false => journal.owe_hooks(group, self.job, &aftermath.owed, self.workshop.now()),
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            never: self.workshop.own_folders(),
+            state: self.workshop.place.state(),
+            dry_run: self.choices.dry_run,
+            accept_pending: self.choices.accept_pending,
+            monitor: self.monitor,
+        }
+    }
+
+    fn one_by_one(
+        &self,
+        workloads: &[Box<dyn Workload>],
+        aftermath: &mut Aftermath,
+    ) -> Vec<SourceResult> {
+        let surroundings = self.surroundings();
+        let mut sources = Vec::new();
+        for workload in workloads {
+            let result = self.one_source(&**workload, &surroundings, aftermath);
+            let interrupted = matches!(result, Err(Cause::Pool(storepool::Error::Interrupted)));
+            sources.push(SourceResult { source: workload.name(), result });
+            if interrupted {
+                break;
+            }
+        }
+        sources
+    }
+
     fn one_source(
         &self,
-        workload: &dyn workload::Workload,
-        choices: &BackupChoices,
+        workload: &dyn Workload,
+        surroundings: &Surroundings<'_>,
+        aftermath: &mut Aftermath,
     ) -> Result<BackupReport, Cause> {
+        let prepared = self.prepare(workload, surroundings, aftermath)?;
+        let made = self.read(workload, &*prepared, None);
+        self.release(workload, prepared, aftermath);
+        made
+    }
+
+    // All sources are held still before the first is read, and let go when the last was.
+    fn all_together(
+        &self,
+        workloads: &[Box<dyn Workload>],
+        aftermath: &mut Aftermath,
+    ) -> Vec<SourceResult> {
+        let surroundings = self.surroundings();
+        let entropy = &*self.workshop.pool.world().entropy;
+        let set = PointSet {
+            id: storepool::entropy::random_bytes(entropy),
+            count: u32::try_from(workloads.len()).unwrap_or(u32::MAX),
+        };
+        let mut held = Vec::new();
+        let mut failure = None;
+        for workload in workloads {
+            match self.prepare(&**workload, &surroundings, aftermath) {
+                Ok(prepared) => held.push(prepared),
+                Err(cause) => {
+                    failure = Some((workload.name(), cause));
+                    break;
+                }
+            }
+        }
+        let mut made = Vec::new();
+        if failure.is_none() {
+            for (workload, prepared) in workloads.iter().zip(&held) {
+                match self.read(&**workload, &**prepared, Some(set)) {
+                    Ok(report) => made.push(report),
+                    Err(cause) => {
+                        failure = Some((workload.name(), cause));
+                        break;
+                    }
+                }
+            }
+        }
+        for (workload, prepared) in workloads.iter().zip(held) {
+            self.release(&**workload, prepared, aftermath);
+        }
+        let names = workloads.iter().map(|workload| workload.name());
+        let Some((culprit, cause)) = failure else {
+            let results = names.zip(made);
+            return results
+                .map(|(source, made)| SourceResult { source, result: Ok(made) })
+                .collect();
+        };
+        // Half a set shows no moment of all sources.
+        let points: Vec<PointId> = made.iter().filter_map(|report| report.point).collect();
+        if let Err(error) = self.workshop.pool.forget(&points) {
+            aftermath.problems.push(error.into());
+        }
+        let mut cause = Some(cause);
+        let result = |source: String| {
+            let own = cause.take_if(|_| source == culprit);
+            let other = || {
+                WorkloadError::failed(format!("{culprit}, which it is held still with, failed"))
+                    .into()
+            };
+            SourceResult { result: Err(own.unwrap_or_else(other)), source }
+        };
+        names.map(result).collect()
+    }
+
+    fn prepare<'w>(
+        &self,
+        workload: &'w dyn Workload,
+        surroundings: &'w Surroundings<'w>,
+        aftermath: &mut Aftermath,
+    ) -> Result<Box<dyn Prepared + 'w>, Cause> {
         if self.monitor.cancelled() {
             return Err(storepool::Error::Interrupted.into());
         }
-        let surroundings = Surroundings { never: self.workshop.own_folders() };
-        let prepared = workload.prepare(&surroundings)?;
+        let prepared = workload.prepare(surroundings);
+        if prepared.is_err() && !self.choices.dry_run {
+            for debt in workload.owed() {
+                if let Err(cause) = debt.pay() {
+                    aftermath.problems.push(unpaid(&debt, cause));
+                    aftermath.owed.push(as_owed(&debt));
+                }
+            }
+        }
+        prepared
+    }
+
+    fn release(
+        &self,
+        workload: &dyn Workload,
+        prepared: Box<dyn Prepared + '_>,
+        aftermath: &mut Aftermath,
+    ) {
+        if let Err(cause) = prepared.release() {
+            aftermath.problems.push(cause);
+            aftermath.owed.extend(workload.owed().iter().map(as_owed));
+        }
+    }
+
+    fn read(
+        &self,
+        workload: &dyn Workload,
+        prepared: &dyn Prepared,
+        set: Option<PointSet>,
+    ) -> Result<BackupReport, Cause> {
+        let choices = self.choices;
         let options = BackupOptions {
             host: host_name(),
             group: self.group.name.clone(),
             source: workload.name(),
             tags: choices.tags.clone(),
+            set,
             program: env!("CARGO_PKG_VERSION").to_string(),
             dry_run: choices.dry_run,
             threads: 0,
             force: choices.force,
         };
-        let made = backup(self.workshop.pool, prepared.source(), &options, self.monitor);
-        let released = prepared.release();
-        let report = made?;
-        if let Err(cause) = released {
-            // What the source said at its end shows that what was read is not sound.
-            if let Some(point) = report.point {
-                self.workshop.pool.forget(&[point])?;
-            }
-            return Err(cause);
-        }
+        let report = backup(self.workshop.pool, prepared.source(), &options, self.monitor)?;
         if let (Some(point), Some(until)) = (report.point, choices.keep_until) {
             keep(self.workshop.pool, point, until)?;
         }
         Ok(report)
     }
 
-    fn end(&self, report: &GroupReport) -> Result<Vec<Cause>, Cause> {
+    fn end(&self, report: &GroupReport, aftermath: &Aftermath) -> Result<Vec<Cause>, Cause> {
         let failed = report.sources.iter().find_map(|source| {
             let error = source.result.as_ref().err()?;
             Some(format!("{}: {}", source.source, error.chain()))
@@ -223,7 +453,7 @@ impl Round<'_> {
         if let Some(after) = &hooks.after {
             problems.extend(self.run("after", after, word, &message, &points).err());
         }
-        self.workshop.journal.settle_hook(&self.group.name)?;
+        self.leave_owed(aftermath)?;
         if let (Some(on_error), Some(_)) = (&hooks.on_error, failed) {
             problems.extend(self.run("on_error", on_error, word, &message, &points).err());
         }

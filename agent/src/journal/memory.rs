@@ -23,9 +23,15 @@ pub(crate) struct TaskMemory {
     pub(crate) last_seconds: Option<f64>,
 }
 
-/// An `after` hook that is owed to a `before` that ran.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A command that ends what another one has begun: the `after` hook of a `before`, the resuming of a service that was suspended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OwedHook {
+    /// What it does, if it is not the `after` hook; such a one stays owed until it has done it.
+    #[serde(default)]
+    pub(crate) what: Option<String>,
+    /// Its variables, if it is not the `after` hook.
+    #[serde(default)]
+    pub(crate) variables: Vec<(String, String)>,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
     /// Longest time, in seconds.
@@ -43,6 +49,12 @@ pub(crate) struct Fullness {
     pub(crate) used_bytes: u64,
     /// Bytes that could still be written without touching the reserve.
     pub(crate) room_bytes: u64,
+}
+
+// Of the first versions there was one command, not a list.
+fn owed(text: &str) -> Option<Vec<OwedHook>> {
+    let one = || serde_json::from_str(text).ok().map(|hook| vec![hook]);
+    serde_json::from_str(text).ok().or_else(one)
 }
 
 impl Journal {
@@ -98,15 +110,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Remembers that `before` of a group is about to run, so that its `after` is owed from now on; durable on return.
-    pub(crate) fn owe_hook(
+    /// Remembers that these commands are owed to a group from now on, in this order and instead of what was; durable on return.
+    pub(crate) fn owe_hooks(
         &self,
         group: &str,
         job: JobId,
-        hook: &OwedHook,
+        hooks: &[OwedHook],
         now: Timestamp,
     ) -> Result<(), Cause> {
-        let text = serde_json::to_string(hook).unwrap_or_default();
+        let text = serde_json::to_string(hooks).unwrap_or_default();
         self.database.write(|tx| {
             tx.execute(
                 "INSERT OR REPLACE INTO owed_hook VALUES (?, ?, ?, ?)",
@@ -116,15 +128,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Returns the hook that is owed to a group, with the job that owes it.
-    pub(crate) fn owed_hook(&self, group: &str) -> Result<Option<(JobId, OwedHook)>, Cause> {
+    /// Returns the commands that are owed to a group, with the job that owes them.
+    pub(crate) fn owed_hooks(&self, group: &str) -> Result<Option<(JobId, Vec<OwedHook>)>, Cause> {
         let row: Option<(i64, String)> = self.database.read(|tx| {
             tx.query_row("SELECT job, hook FROM owed_hook WHERE group_name = ?", [group], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()
         })?;
-        Ok(row.and_then(|(job, text)| Some((JobId(job), serde_json::from_str(&text).ok()?))))
+        Ok(row.and_then(|(job, text)| Some((JobId(job), owed(&text)?))))
     }
 
     /// Returns the names of the groups to which a hook is owed.
@@ -137,7 +149,7 @@ impl Journal {
     }
 
     /// Forgets what was owed to a group: it has run.
-    pub(crate) fn settle_hook(&self, group: &str) -> Result<(), Cause> {
+    pub(crate) fn settle_hooks(&self, group: &str) -> Result<(), Cause> {
         self.database
             .write(|tx| tx.execute("DELETE FROM owed_hook WHERE group_name = ?", [group]))?;
         Ok(())

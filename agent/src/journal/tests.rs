@@ -158,15 +158,18 @@ fn an_acknowledged_alert_is_silent_until_it_becomes_worse() {
 #[test]
 fn an_owed_hook_is_known_until_it_has_run() {
     let directory = tempfile::tempdir().unwrap();
-    let hook = OwedHook { command: vec!["true".into()], timeout_seconds: 5, user: None };
-    open(&directory).owe_hook("web", JobId(7), &hook, at(1)).unwrap();
+    let after =
+        OwedHook { command: vec!["true".into()], timeout_seconds: 5, ..OwedHook::default() };
+    let resume = OwedHook { what: Some("resume shop".into()), ..after.clone() };
+    let hooks = vec![resume, after];
+    open(&directory).owe_hooks("web", JobId(7), &hooks, at(1)).unwrap();
 
     let journal = open(&directory);
 
     assert_eq!(journal.groups_owed().unwrap(), ["web"]);
-    assert_eq!(journal.owed_hook("web").unwrap(), Some((JobId(7), hook)));
-    journal.settle_hook("web").unwrap();
-    assert_eq!(journal.owed_hook("web").unwrap(), None);
+    assert_eq!(journal.owed_hooks("web").unwrap(), Some((JobId(7), hooks)));
+    journal.settle_hooks("web").unwrap();
+    assert_eq!(journal.owed_hooks("web").unwrap(), None);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Files and folders, read as they are. What moves while it is read is read again; the backup engine sees to that.
 
+use std::fs;
+use std::path::PathBuf;
+
 use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::source::DataSource;
 
-use super::{Prepared, Surroundings, Workload};
+use super::{Finding, Prepared, Surroundings, Workload};
 use crate::config::{FilesConfig, SourceConfig};
 use crate::error::Cause;
 
@@ -23,7 +26,29 @@ impl Workload for Files {
         SourceConfig::Files(self.config.clone()).name()
     }
 
-    fn prepare(&self, surroundings: &Surroundings) -> Result<Box<dyn Prepared>, Cause> {
+    fn check(&self) -> Vec<Finding> {
+        let look = |path: &PathBuf| {
+            let id = format!("source {}", path.display());
+            let readable = match fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => fs::read_dir(path).map(drop),
+                Ok(_) => fs::File::open(path).map(drop),
+                Err(error) => Err(error),
+            };
+            match readable {
+                Ok(()) => Finding::good(id, "it can be read"),
+                Err(error) => {
+                    let fix = "see that it exists and that this user may read it";
+                    Finding::bad(id, error.to_string(), fix)
+                }
+            }
+        };
+        self.config.paths.iter().map(look).collect()
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        surroundings: &'a Surroundings<'a>,
+    ) -> Result<Box<dyn Prepared + 'a>, Cause> {
         let config = &self.config;
         let options = FileTreeOptions {
             exclude: config.exclude.clone(),

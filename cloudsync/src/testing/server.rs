@@ -166,6 +166,7 @@ impl Server {
             group: String::new(),
             source: source.into(),
             tags: Vec::new(),
+            set: None,
             program: "test".into(),
             dry_run: false,
             threads: 1,

@@ -7,6 +7,8 @@
 mod assembly;
 mod content;
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;
 mod walk;
 
@@ -18,7 +20,7 @@ use crate::entropy::random_bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkKind, PointId};
 use crate::index::PackNo;
-use crate::manifest::{Manifest, PROBLEMS_LIMIT, Problem, Totals};
+use crate::manifest::{Manifest, PROBLEMS_LIMIT, PointSet, Problem, Totals};
 use crate::monitor::{Event, Monitor};
 use crate::pool::{Pool, Session};
 use crate::source::DataSource;
@@ -36,6 +38,8 @@ pub struct BackupOptions {
     pub source: String,
     /// Tags of the new point.
     pub tags: Vec<String>,
+    /// The set of points that this one is made with.
+    pub set: Option<PointSet>,
     /// Version of the program, recorded in the point.
     pub program: String,
     /// Look, compare and count, but read and store nothing.
@@ -118,6 +122,11 @@ pub fn backup(
     if options.dry_run {
         return Ok(report);
     }
+    let failed = |error| Error::SourceFailed {
+        name: options.source.clone(),
+        cause: std::io::Error::other(error),
+    };
+    let detail = source.finish().map_err(failed)?;
     monitor.event(Event::Stage("committing"));
     writer.flush()?;
     let stored = writer.stored();
@@ -140,7 +149,8 @@ pub fn backup(
         owners: source.owners(&walked.users, &walked.groups),
         problems: report.problems.iter().take(PROBLEMS_LIMIT).cloned().collect(),
         problem_count: report.problem_count,
-        detail: String::new(),
+        detail,
+        set: options.set,
         root: tree,
         root_entry: walked.root,
     };

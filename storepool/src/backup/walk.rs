@@ -4,8 +4,10 @@ mod attempt;
 mod base;
 mod files;
 mod large;
+mod pieces;
 mod queue;
 mod sink;
+mod streams;
 mod tally;
 
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use crate::backup::BackupOptions;
 use crate::backup::assembly::{DirectoryState, Outcome};
 use crate::backup::content::ContentReader;
 use crate::backup::walk::files::{LinkedFile, batches};
-use crate::backup::walk::queue::{FileJob, Job, Queue, ScanJob, StopOnFailure};
+use crate::backup::walk::queue::{FileJob, Job, Queue, ScanJob, StopOnFailure, StreamJob};
 use crate::backup::walk::sink::Sink;
 use crate::backup::walk::tally::{Tally, data_bytes, gather};
 use crate::chunks::{PoolChunks, PoolReader};
@@ -49,6 +51,9 @@ pub(crate) struct Run<'a> {
     queue: Queue,
     hard_links: Mutex<HashMap<(u64, u64), Arc<LinkedFile>>>,
     root: Mutex<Option<Entry>>,
+    // Held by whoever reads streams: a source may hand over one at a time only.
+    stream_turn: Mutex<()>,
+    threads: usize,
 }
 
 impl<'a> Run<'a> {
@@ -73,6 +78,11 @@ impl<'a> Run<'a> {
             queue: Queue::default(),
             hard_links: Mutex::default(),
             root: Mutex::default(),
+            stream_turn: Mutex::default(),
+            threads: match options.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            },
         })
     }
 
@@ -80,14 +90,10 @@ impl<'a> Run<'a> {
     pub(crate) fn walk(&self, stat: SourceStat, root: Arc<dyn SourceDirectory>) -> Result<Walked> {
         let base = self.base.map(|base| Box::new(base.root_entry.clone()));
         self.queue.push(Job::Scan(ScanJob { parent: None, source: Some(root), stat, base }));
-        let threads = match self.options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         let mut tallies = Vec::new();
         std::thread::scope(|scope| -> Result<()> {
             let mut workers = Vec::new();
-            for _ in 0..threads {
+            for _ in 0..self.threads {
                 let worker = Worker::new(self)?;
                 let spawned = std::thread::Builder::new()
                     .name("reader".to_string())
@@ -150,6 +156,8 @@ impl<'r, 'a> Worker<'r, 'a> {
                 Job::Scan(scan) => self.scan(scan)?,
                 Job::Files(directory, files) => self.read_files(&directory, files)?,
                 Job::Window(file, window) => self.read_large_window(&file, window)?,
+                Job::Streams(directory, streams) => self.read_streams(&directory, streams)?,
+                Job::Piece(pieces) => self.take_ticket(&pieces)?,
             }
             self.run.queue.done();
         }
@@ -215,6 +223,7 @@ impl<'r, 'a> Worker<'r, 'a> {
         let mut settled = Vec::new();
         let mut directories = Vec::new();
         let mut files = Vec::new();
+        let mut streams = Vec::new();
         let base = self.base_entries(state)?;
         let mut base = base.into_iter().peekable();
         for (ordinal, entry) in state.entries.iter().enumerate() {
@@ -222,6 +231,9 @@ impl<'r, 'a> Worker<'r, 'a> {
             let base_entry = base.next_if(|other| *other.name == *entry.name);
             match entry.stat.kind {
                 SourceKind::Directory => directories.push((ordinal, base_entry.map(Box::new))),
+                SourceKind::Stream => {
+                    streams.push(StreamJob { ordinal, base: base_entry.map(Box::new) });
+                }
                 _ => match self.settle_unread(state, entry, base_entry)? {
                     Unread::Settled(outcome) => settled.push((ordinal, outcome)),
                     Unread::Read(base) => files.push(FileJob { ordinal, base }),
@@ -235,6 +247,9 @@ impl<'r, 'a> Worker<'r, 'a> {
             let stat = state.entries[ordinal].stat;
             let parent = Some((state.clone(), ordinal));
             self.run.queue.push(Job::Scan(ScanJob { parent, source: None, stat, base }));
+        }
+        if !streams.is_empty() {
+            self.run.queue.push(Job::Streams(state.clone(), streams));
         }
         let mut batches = batches(state, files);
         let first = if batches.is_empty() { None } else { Some(batches.remove(0)) };
@@ -295,7 +310,9 @@ impl<'r, 'a> Worker<'r, 'a> {
             SourceKind::Socket => Node::Socket,
             SourceKind::CharDevice => Node::CharDevice { major, minor },
             SourceKind::BlockDevice => Node::BlockDevice { major, minor },
-            SourceKind::File | SourceKind::Directory => unreachable!("handled before"),
+            SourceKind::File | SourceKind::Directory | SourceKind::Stream => {
+                unreachable!("handled before")
+            }
         };
         let kept = new_entry(entry.name.to_vec(), &entry.stat, detail, node);
         Ok(Unread::Settled(Outcome::of(&kept)))

@@ -135,6 +135,7 @@ impl<'a> HandBackup<'a> {
             problems: Vec::new(),
             problem_count: 0,
             detail: String::new(),
+            set: None,
             root: *tree,
             root_entry: Entry {
                 name: b".".to_vec(),

@@ -16,7 +16,7 @@ use crate::source::{SourceDetail, SourceError, SourceFile, SourceStat};
 use crate::tree::{ChunkRef, Content, ListRef, Node, WINDOW_LENGTH, window_length};
 
 /// Chunks that stand in an entry itself; more go to a list, so that trees stay small.
-const INLINE_CHUNKS: usize = 64;
+pub(super) const INLINE_CHUNKS: usize = 64;
 /// Runs that stand in an entry itself.
 const INLINE_RUNS: usize = 256;
 /// Hard-linked files remembered, so that their content is read once.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::backup::assembly::DirectoryState;
 use crate::backup::walk::large::LargeFile;
 use crate::backup::walk::lock;
+use crate::backup::walk::pieces::Pieces;
 use crate::source::{SourceDirectory, SourceStat};
 use crate::tree::{Content, Entry};
 
@@ -12,6 +13,8 @@ pub(super) enum Job {
     Scan(ScanJob),
     Files(Arc<DirectoryState>, Vec<FileJob>),
     Window(Arc<LargeFile>, usize),
+    Streams(Arc<DirectoryState>, Vec<StreamJob>),
+    Piece(Arc<Pieces>),
 }
 
 pub(super) struct ScanJob {
@@ -24,6 +27,11 @@ pub(super) struct ScanJob {
 pub(super) struct FileJob {
     pub(super) ordinal: usize,
     pub(super) base: Option<Box<Content>>,
+}
+
+pub(super) struct StreamJob {
+    pub(super) ordinal: usize,
+    pub(super) base: Option<Box<Entry>>,
 }
 
 /// The stack of jobs. The newest job goes first, so that few directories are open at a time and neighbours stay together.

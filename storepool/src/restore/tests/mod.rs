@@ -216,6 +216,7 @@ impl Point {
             problems: Vec::new(),
             problem_count: 0,
             detail: String::new(),
+            set: None,
             root: tree,
             root_entry: Entry { name: b".".to_vec(), metadata: root.metadata, node },
         }

@@ -1,0 +1,204 @@
+//! `keepwell restore --service`: points back into the services they are of.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::assembly::Assembly;
+use crate::config::{Config, GroupConfig, SourceConfig};
+use crate::console::units::{counted, duration, size};
+use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::job::backup::back_up_before_replacing;
+use crate::job::{Task, Workshop};
+use crate::journal::Reason;
+use crate::origin::Origin;
+use crate::record::{Record, open_journal};
+use crate::workload::{
+    self, PointContents, RestoreOrder, RestoredService, ServiceConflict, Workload, WorkloadError,
+};
+
+/// What was asked for.
+pub(super) struct ServiceOrder<'a> {
+    pub(super) parameters: &'a [(String, String)],
+    pub(super) replace: bool,
+    pub(super) conflict: ServiceConflict,
+    pub(super) dry_run: bool,
+    pub(super) accept_pending: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    points: Vec<Restored>,
+    dry_run: bool,
+    duration_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    point: String,
+    workload: String,
+    target: String,
+    items: u64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_point: Option<String>,
+    notes: Vec<String>,
+}
+
+/// Restores `points` into their services, one after the other. Of several, each is checked before the first is changed.
+pub(super) fn run(
+    assembly: &Assembly,
+    origin: &Origin,
+    points: &[String],
+    order: &ServiceOrder<'_>,
+) -> Result<Outcome, Error> {
+    let config = assembly.config()?;
+    let mut restored = Vec::new();
+    let progress = assembly.console.progress("bytes");
+    if points.len() > 1 && !order.dry_run {
+        let check = ServiceOrder { dry_run: true, ..*order };
+        for point in points {
+            one(assembly, &config, origin, point, &check, &progress)?;
+        }
+    }
+    for point in points {
+        restored.push(one(assembly, &config, origin, point, order, &progress)?);
+    }
+    let elapsed = progress.finish();
+    tell(assembly, restored, order.dry_run, elapsed);
+    Ok(Outcome::Done)
+}
+
+fn one(
+    assembly: &Assembly,
+    config: &Config,
+    origin: &Origin,
+    point: &str,
+    order: &ServiceOrder<'_>,
+    progress: &dyn storepool::monitor::Monitor,
+) -> Result<Restored, Error> {
+    let (selection, manifest) = origin.select(point).attempt(|| "restore".to_string())?;
+    let attempt = || format!("restore {} into its service", selection.name());
+    let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
+    let (group, source) = configured(config, &manifest.group, &manifest.source, &manifest.workload);
+    let restorer = workload::restorer(&manifest.workload, source).attempt(attempt)?;
+    let no_service = || {
+        WorkloadError::failed(format!("points of {} go into folders only", manifest.workload))
+            .hint("name a folder with --to DIR, or use --in-place")
+    };
+    let restorer = restorer.ok_or_else(no_service).attempt(attempt)?;
+    let contents = PointContents {
+        id: selection.point.id,
+        manifest: &manifest,
+        chunks: &*chunks,
+        monitor: progress,
+    };
+    let safety_point = |workload: &dyn Workload| {
+        let Some(group) = group else {
+            return Err(WorkloadError::failed(
+                "no group is configured for a point of what is there",
+            )
+            .into());
+        };
+        make_safety_point(assembly, config, group, workload, progress)
+    };
+    let made = restorer.restore(
+        &contents,
+        &RestoreOrder {
+            parameters: order.parameters.iter().cloned().collect(),
+            replace: order.replace,
+            conflict: order.conflict,
+            dry_run: order.dry_run,
+            accept_pending: order.accept_pending,
+            state: assembly.place.state(),
+            safety_point: &safety_point,
+        },
+    );
+    let RestoredService { target, items, bytes, safety_point, notes } = made.attempt(attempt)?;
+    Ok(Restored {
+        point: selection.point.id.to_string(),
+        workload: manifest.workload.clone(),
+        target,
+        items,
+        bytes,
+        safety_point: safety_point.map(|point| point.to_string()),
+        notes,
+    })
+}
+
+fn make_safety_point(
+    assembly: &Assembly,
+    config: &Config,
+    group: &GroupConfig,
+    workload: &dyn Workload,
+    progress: &dyn storepool::monitor::Monitor,
+) -> Result<storepool::id::PointId, Cause> {
+    let pool = assembly.open_configured(config).map_err(|error| error.cause)?;
+    let journal = open_journal(assembly)?;
+    let workshop = Workshop {
+        place: &assembly.place,
+        config,
+        pool: &pool,
+        journal: &journal,
+        holder: assembly.holder(),
+    };
+    let task = Task::Backup(group.name.clone()).to_string();
+    let record = Record::begin(assembly, &journal, task, Reason::Hand)?;
+    let made = back_up_before_replacing(&workshop, group, record.id(), workload, progress);
+    match made {
+        Ok(point) => {
+            record.end(Ok(Outcome::Done), None)?;
+            Ok(point)
+        }
+        Err(cause) => {
+            let error = Error { attempt: "make a point of what is there".to_string(), cause };
+            record.end(Err(&error), None)?;
+            Err(error.cause)
+        }
+    }
+}
+
+// The source that the point is of, if the configuration has it still.
+fn configured<'a>(
+    config: &'a Config,
+    group: &str,
+    source: &str,
+    kind: &str,
+) -> (Option<&'a GroupConfig>, Option<&'a SourceConfig>) {
+    let group = config.groups.get(group);
+    // A point of what was replaced is of "NAME as TARGET".
+    let is_it = |name: &str| {
+        source == name || source.strip_prefix(name).is_some_and(|rest| rest.starts_with(" as "))
+    };
+    let found = group.and_then(|group| {
+        let same = |other: &&SourceConfig| other.workload() == kind && is_it(&other.name());
+        group.sources.iter().find(same)
+    });
+    (group, found)
+}
+
+fn tell(assembly: &Assembly, restored: Vec<Restored>, dry_run: bool, elapsed: Duration) {
+    let console = &assembly.console;
+    let summary = Summary {
+        points: restored,
+        dry_run,
+        duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+    };
+    console.message("summary", &summary);
+    let verb = if dry_run { "nothing is in the way: would restore" } else { "restored" };
+    for restored in &summary.points {
+        console.note(format!(
+            "{verb} {}, {} into {} in {}",
+            counted(restored.items, "item"),
+            size(restored.bytes),
+            restored.target,
+            duration(elapsed)
+        ));
+        if let Some(before) = &restored.safety_point {
+            console.note(format!("what was there before is point {}", &before[..8]));
+        }
+        for note in &restored.notes {
+            console.warn(note);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a point holds, as its kind needs it to give it back: the description it left, its files in order, their bytes verified.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use storepool::chunks::ChunkSource;
+use storepool::entry::EntryPath;
+use storepool::id::PointId;
+use storepool::manifest::Manifest;
+use storepool::monitor::Monitor;
+use storepool::restore::{RestoreOptions, RestoreReport, find_path, read_file, restore};
+use storepool::tree::Node;
+
+use super::WorkloadError;
+use crate::contents::{Descend, walk};
+use crate::error::Cause;
+
+/// A point that is read, from pool or vault.
+pub(crate) struct PointContents<'a> {
+    /// Its id.
+    pub(crate) id: PointId,
+    /// Its description.
+    pub(crate) manifest: &'a Manifest,
+    /// Where its chunks come from.
+    pub(crate) chunks: &'a dyn ChunkSource,
+    /// Watches the restore and may ask it to stop.
+    pub(crate) monitor: &'a dyn Monitor,
+}
+
+impl PointContents<'_> {
+    /// Returns what the workload kept in the point beside the tree.
+    ///
+    /// # Errors
+    /// It is not what this version of the kind writes.
+    pub(crate) fn detail<T: DeserializeOwned>(&self) -> Result<T, Cause> {
+        serde_json::from_str(&self.manifest.detail).map_err(|cause| {
+            let kind = &self.manifest.workload;
+            let message = format!(
+                "point {} does not describe itself as {kind} points of this version do",
+                self.id.short()
+            );
+            WorkloadError::failed(message)
+                .hint("--to DIR gets what is in it as files; a newer Keepwell may know it")
+                .because(cause)
+                .into()
+        })
+    }
+
+    /// Returns all regular files, in order of their paths, with their lengths in bytes.
+    pub(crate) fn files(&self) -> Result<Vec<(EntryPath, u64)>, Cause> {
+        let reader = self.chunks.reader()?;
+        let root = find_path(&*reader, self.manifest, &EntryPath::root())?;
+        let mut files = Vec::new();
+        walk(&*reader, &EntryPath::root(), &root, &mut |path, entry| {
+            if let Node::File { size, .. } = entry.node {
+                files.push((path.clone(), size));
+            }
+            Ok(Descend::Into)
+        })?;
+        Ok(files)
+    }
+
+    /// Writes the bytes of a file to `out`, in order, every chunk verified. Returns how many. What was written before an error is sound, but not all.
+    pub(crate) fn copy(&self, path: &EntryPath, out: &mut dyn Write) -> Result<u64, Cause> {
+        let mut watched = Watched { out, monitor: self.monitor };
+        match read_file(self.chunks, self.manifest, path, &mut watched) {
+            Err(_) if self.monitor.cancelled() => Err(storepool::Error::Interrupted.into()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Restores what is at `path` into the folder `target`, as `restore --to` does.
+    pub(crate) fn unpack(
+        &self,
+        path: &EntryPath,
+        target: &Path,
+        options: &RestoreOptions,
+    ) -> Result<RestoreReport, Cause> {
+        Ok(restore(self.chunks, self.manifest, path, target, options, self.monitor)?)
+    }
+}
+
+struct Watched<'a> {
+    out: &'a mut dyn Write,
+    monitor: &'a dyn Monitor,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.monitor.cancelled() {
+            return Err(std::io::Error::other("the run was asked to stop"));
+        }
+        let written = self.out.write(bytes)?;
+        let event = storepool::monitor::Event::Done { items: 0, bytes: written as u64 };
+        self.monitor.event(event);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,318 @@
+//! Programs as sources and as targets: what one says is read as a stream that ends soundly only if the program does; and what a point holds is fed to one.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::WorkloadError;
+use crate::accounts;
+
+/// Only the end of what a program complains about is kept: the reason stands there.
+const COMPLAINT_KEPT: usize = 4096;
+/// What a program may answer to a question, such as its version.
+const ANSWER_MOST: u64 = 64 << 10;
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How soon the end of a program is seen.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A program, ready to be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// It and its arguments.
+    pub(crate) command: Vec<String>,
+    /// Who runs it; `None`: this user.
+    pub(crate) user: Option<String>,
+    /// Its variables, besides PATH and the locale; nothing else of the agent's environment, which may hold secrets.
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+impl Program {
+    /// Returns its name for people.
+    pub(crate) fn name(&self) -> String {
+        match self.command.as_slice() {
+            [shell, flag, text] if shell == "/bin/sh" && flag == "-c" => text.clone(),
+            words => words.join(" "),
+        }
+    }
+
+    /// Starts it; what it says is the stream. The stream's last reading fails if the program does. Dropped early, the program is ended with all it
+    /// started.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn stream(&self) -> Result<ProgramStream, WorkloadError> {
+        let mut child = self.start(Stdio::null(), Stdio::piped())?;
+        let output = child.stdout.take();
+        let complaint = Complaint::listen(&mut child);
+        Ok(ProgramStream { name: self.name(), child: Running(child), output, complaint })
+    }
+
+    /// Runs it to its end and returns what it says, without spaces around it.
+    ///
+    /// # Errors
+    /// It cannot be started, fails, or says more than an answer.
+    pub(crate) fn answer(&self) -> Result<String, WorkloadError> {
+        let mut stream = self.stream()?;
+        let failed = |cause: io::Error| {
+            WorkloadError::failed(format!("\"{}\" gave no answer", self.name())).because(cause)
+        };
+        let mut answer = Vec::new();
+        (&mut stream).take(ANSWER_MOST + 1).read_to_end(&mut answer).map_err(failed)?;
+        if answer.len() as u64 > ANSWER_MOST {
+            return Err(failed(io::Error::other("what it says is too long for an answer")));
+        }
+        Ok(String::from_utf8_lossy(&answer).trim().to_string())
+    }
+
+    /// Runs it to its end and returns whether it said yes (exit code 0) or no (1).
+    ///
+    /// # Errors
+    /// It cannot be started, or ended in another way.
+    pub(crate) fn decides(&self) -> Result<bool, WorkloadError> {
+        let mut child = Running(self.start(Stdio::null(), Stdio::null())?);
+        let complaint = Complaint::listen(&mut child.0);
+        let failed = |text: String| {
+            WorkloadError::failed(format!(
+                "\"{}\" answered neither yes (0) nor no (1)",
+                self.name()
+            ))
+            .because(text)
+        };
+        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        match status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(failed(ending(status, &complaint.text()))),
+        }
+    }
+
+    /// Starts it and has `feed` write to its standard input, then waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be started, or fails; `feed`'s own error, after the program was ended, if that was not the program's fault.
+    pub(crate) fn feed<E: From<WorkloadError>>(
+        &self,
+        feed: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut child = Running(self.start(Stdio::piped(), Stdio::null())?);
+        let complaint = Complaint::listen(&mut child.0);
+        let failed = |text: String| {
+            WorkloadError::failed(format!("\"{}\" did not take all it was given", self.name()))
+                .because(text)
+        };
+        let mut input = child.0.stdin.take();
+        let mut refused = false;
+        let fed = match &mut input {
+            Some(input) => feed(&mut Noting { input, refused: &mut refused }),
+            None => Ok(()),
+        };
+        if let Err(error) = fed
+            && !refused
+        {
+            // Ended before its input closes: half of a stream must not look like a whole one.
+            drop(child);
+            return Err(error);
+        }
+        drop(input);
+        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        match (status.success(), refused) {
+            (true, false) => Ok(()),
+            (true, true) => Err(failed("it ended before it had read everything".into()).into()),
+            (false, _) => Err(failed(ending(status, &complaint.text())).into()),
+        }
+    }
+
+    fn start(&self, input: Stdio, output: Stdio) -> Result<Child, WorkloadError> {
+        let name = self.command.first().cloned().unwrap_or_default();
+        let mut command = Command::new(&name);
+        command
+            .args(self.command.iter().skip(1))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(input)
+            .stdout(output)
+            .stderr(Stdio::piped())
+            .current_dir("/")
+            // Of its own, so that everything it starts can be ended with it.
+            .process_group(0);
+        if let Some(user) = &self.user {
+            let account = accounts::user(user)
+                .ok_or_else(|| WorkloadError::failed(format!("there is no user \"{user}\"")))?;
+            command.uid(account.uid).gid(account.gid);
+            command.env("HOME", account.home).env("USER", account.name);
+        }
+        let failed =
+            |cause| WorkloadError::failed(format!("cannot start \"{name}\"")).because(cause);
+        command.spawn().map_err(failed)
+    }
+}
+
+/// A program's output, as a stream.
+pub(crate) struct ProgramStream {
+    name: String,
+    child: Running,
+    output: Option<ChildStdout>,
+    complaint: Complaint,
+}
+
+impl Read for ProgramStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(output) = &mut self.output else { return Ok(0) };
+        match output.read(buffer)? {
+            0 if !buffer.is_empty() => {
+                // Kept open until the verdict, so that reading again after a failure is no sound end.
+                let status = self.child.0.wait()?;
+                if !status.success() {
+                    let why = ending(status, &self.complaint.text());
+                    return Err(io::Error::other(format!("\"{}\" failed: {why}", self.name)));
+                }
+                self.output = None;
+                Ok(0)
+            }
+            length => Ok(length),
+        }
+    }
+}
+
+// Ended with everything it started when it is no longer wanted.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+// The end of what a program says on stderr.
+struct Complaint {
+    tail: Arc<Mutex<VecDeque<u8>>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Complaint {
+    fn listen(child: &mut Child) -> Self {
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let listener = child.stderr.take().map(|mut stderr| {
+            let tail = tail.clone();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+                    let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+                    tail.extend(&buffer[..length]);
+                    let excess = tail.len().saturating_sub(COMPLAINT_KEPT);
+                    tail.drain(..excess);
+                }
+            })
+        });
+        Self { tail, listener }
+    }
+
+    fn text(&self) -> String {
+        // A child that lives on may hold the pipe open for ever: what is there soon has to do.
+        for _ in 0..20 {
+            if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let bytes: Vec<u8> =
+            self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        text.chars().filter(|letter| !letter.is_control() || *letter == '\n').collect()
+    }
+}
+
+fn ending(status: ExitStatus, complaint: &str) -> String {
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, signal) => format!("signal {} ended it", signal.unwrap_or_default()),
+    };
+    match complaint.trim().lines().last() {
+        Some(last) => format!("{how}: {last}"),
+        None => how,
+    }
+}
+
+// Notes that it was the program that closed its input.
+struct Noting<'a> {
+    input: &'a mut dyn Write,
+    refused: &'a mut bool,
+}
+
+impl Write for Noting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.input.write(bytes).inspect_err(|_| *self.refused = true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.input.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str) -> Program {
+        let command = vec!["/bin/sh".into(), "-c".into(), text.into()];
+        Program { command, user: None, variables: vec![("KEEPWELL_X".into(), "y z".into())] }
+    }
+
+    #[test]
+    fn the_stream_of_a_program_that_fails_never_ends_well() {
+        let mut stream = shell("echo half; echo no disk >&2; exit 3").stream().unwrap();
+        let mut read = Vec::new();
+
+        let error = stream.read_to_end(&mut read).unwrap_err();
+
+        assert_eq!(read, b"half\n");
+        assert!(error.to_string().ends_with("exit code 3: no disk"), "{error}");
+        assert!(stream.read(&mut [0; 8]).is_err(), "it stays a failure");
+    }
+
+    #[test]
+    fn a_program_answers_and_decides() {
+        assert_eq!(shell("echo \" $KEEPWELL_X \"").answer().unwrap(), "y z");
+        assert!(shell("true").decides().unwrap());
+        assert!(!shell("false").decides().unwrap());
+        assert!(shell("exit 2").decides().is_err());
+        assert!(shell("echo 5; exit 1").answer().is_err());
+    }
+
+    #[test]
+    fn a_program_that_is_fed_half_is_ended_and_one_that_stops_reading_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("fed");
+        let eats = shell(&format!("cat > {0}; echo complete >> {0}", file.display()));
+
+        let whole = eats.feed::<WorkloadError>(|input| {
+            input.write_all(b"all of it\n").map_err(|_| WorkloadError::failed("write"))
+        });
+        assert!(whole.is_ok());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "all of it\ncomplete\n");
+
+        let half = eats.feed::<WorkloadError>(|input| {
+            input.write_all(b"half").map_err(|_| WorkloadError::failed("write"))?;
+            Err(WorkloadError::failed("the pool is damaged"))
+        });
+        assert_eq!(half.unwrap_err().message, "the pool is damaged");
+        assert!(!std::fs::read_to_string(&file).unwrap().contains("complete"));
+
+        let full = shell("echo no room >&2; exit 1").feed::<WorkloadError>(|input| {
+            input.write_all(&vec![0; 1 << 20]).map_err(|_| WorkloadError::failed("write"))
+        });
+        let error = full.unwrap_err();
+        assert!(error.cause.unwrap().to_string().contains("no room"));
+    }
+}

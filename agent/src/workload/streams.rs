@@ -1,0 +1,157 @@
+//! Streams by name as a data source: what programs and servers hand over, each read once when its turn comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use storepool::clock::Timestamp;
+use storepool::entry::FileTime;
+use storepool::manifest::{Owners, ProblemKind};
+use storepool::source::{
+    DataSource, Listing, SourceDetail, SourceDirectory, SourceEntry, SourceError, SourceFile,
+    SourceKind, SourceStat,
+};
+
+use super::WorkloadError;
+
+/// A stream that is open.
+pub(crate) type OpenStream = Box<dyn Read + Send>;
+/// Opens the stream of a name.
+pub(crate) type Opener = dyn Fn(&str) -> Result<OpenStream, WorkloadError> + Send + Sync;
+/// Judges, when all streams were read, whether they are sound, and returns what the point keeps beside them (JSON).
+pub(crate) type Finisher = dyn Fn() -> Result<String, WorkloadError> + Send + Sync;
+
+/// What only the owner may read: the content of a database is nobody else's business.
+const FILE_MODE: u16 = 0o600;
+const DIRECTORY_MODE: u16 = 0o700;
+
+/// A source of streams.
+pub(crate) struct StreamTree {
+    /// Kind of workload.
+    pub(crate) workload: &'static str,
+    /// What is backed up, for people.
+    pub(crate) label: String,
+    /// Names of the streams, with `/` between folder and name.
+    pub(crate) names: Vec<String>,
+    /// The moment that the streams show, or at which their reading began.
+    pub(crate) time: Timestamp,
+    /// Opens them.
+    pub(crate) opener: Arc<Opener>,
+    /// Ends the reading.
+    pub(crate) finisher: Box<Finisher>,
+}
+
+impl DataSource for StreamTree {
+    fn workload(&self) -> &str {
+        self.workload
+    }
+
+    fn paths(&self) -> Vec<Vec<u8>> {
+        vec![self.label.clone().into_bytes()]
+    }
+
+    fn root(&self) -> Result<(SourceStat, Arc<dyn SourceDirectory>), SourceError> {
+        let folder = Folder {
+            prefix: String::new(),
+            names: self.names.clone().into(),
+            time: self.time,
+            opener: self.opener.clone(),
+        };
+        Ok((folder.stat(SourceKind::Directory), Arc::new(folder)))
+    }
+
+    fn owners(&self, _users: &BTreeSet<u32>, _groups: &BTreeSet<u32>) -> Owners {
+        Owners::default()
+    }
+
+    fn finish(&self) -> Result<String, SourceError> {
+        (self.finisher)().map_err(|error| source_error(&error))
+    }
+}
+
+struct Folder {
+    // Empty, or ending with a slash.
+    prefix: String,
+    names: Arc<[String]>,
+    time: Timestamp,
+    opener: Arc<Opener>,
+}
+
+impl Folder {
+    fn stat(&self, kind: SourceKind) -> SourceStat {
+        let time = FileTime {
+            seconds: self.time.0.div_euclid(1_000_000_000),
+            nanos: self.time.0.rem_euclid(1_000_000_000) as u32,
+        };
+        SourceStat {
+            kind,
+            mode: if kind == SourceKind::Directory { DIRECTORY_MODE } else { FILE_MODE },
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            links: 1,
+            size: 0,
+            allocated: 0,
+            mtime: time,
+            ctime: time,
+            inode: 0,
+            device: 0,
+            special: (0, 0),
+        }
+    }
+
+    fn full_name(&self, entry: &SourceEntry) -> String {
+        format!("{}{}", self.prefix, String::from_utf8_lossy(&entry.name))
+    }
+}
+
+impl SourceDirectory for Folder {
+    fn list(&self) -> Result<Listing, SourceError> {
+        let mut kinds: BTreeMap<&str, SourceKind> = BTreeMap::new();
+        for name in self.names.iter().filter_map(|name| name.strip_prefix(&self.prefix)) {
+            match name.split_once('/') {
+                Some((folder, _)) => kinds.insert(folder, SourceKind::Directory),
+                None => kinds.insert(name, SourceKind::Stream),
+            };
+        }
+        let entries = kinds.into_iter().map(|(name, kind)| SourceEntry {
+            name: name.as_bytes().into(),
+            stat: self.stat(kind),
+        });
+        Ok(Listing { entries: entries.collect(), problems: Vec::new() })
+    }
+
+    fn directory(&self, entry: &SourceEntry) -> Result<Arc<dyn SourceDirectory>, SourceError> {
+        Ok(Arc::new(Self {
+            prefix: format!("{}/", self.full_name(entry)),
+            names: self.names.clone(),
+            time: self.time,
+            opener: self.opener.clone(),
+        }))
+    }
+
+    fn file(&self, entry: &SourceEntry) -> Result<Box<dyn SourceFile>, SourceError> {
+        let cause = io::Error::new(io::ErrorKind::Unsupported, "it is a stream");
+        Err(SourceError::io(&format!("open {} as a file", self.full_name(entry)), &cause))
+    }
+
+    fn stream(&self, entry: &SourceEntry) -> Result<OpenStream, SourceError> {
+        (self.opener)(&self.full_name(entry)).map_err(|error| source_error(&error))
+    }
+
+    fn detail(&self, _entry: &SourceEntry) -> Result<SourceDetail, SourceError> {
+        Ok(SourceDetail::default())
+    }
+
+    fn own_detail(&self) -> Result<SourceDetail, SourceError> {
+        Ok(SourceDetail::default())
+    }
+}
+
+/// Returns an error of a workload as one of its source.
+pub(crate) fn source_error(error: &WorkloadError) -> SourceError {
+    let message = match &error.cause {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    SourceError { kind: ProblemKind::Unreadable, message }
+}
