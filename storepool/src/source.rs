@@ -122,7 +122,7 @@ pub trait SourceDirectory: Send + Sync {
     /// Opens a regular file for reading.
     fn file(&self, entry: &SourceEntry) -> Result<Box<dyn SourceFile>, SourceError>;
 
-    /// Opens a stream, which is read to its end; one that cannot come to a sound end fails with its last reading, and then there is no point. All streams
+    /// Opens a stream, which is read to its end. An error of the opening is a problem of this entry, which is left out; a stream that cannot come to a sound end fails with its last reading, and then there is no point. All streams
     /// of a source are read one at a time, those of a directory in the order of their names; a stream may be left behind, and then dropped by another
     /// thread, when the run is interrupted.
     fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {

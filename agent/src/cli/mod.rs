@@ -10,6 +10,7 @@ mod config;
 mod configured_forget;
 mod daemon;
 mod diff;
+mod discover;
 mod doctor;
 mod dump;
 mod entry;
@@ -146,6 +147,7 @@ enum Command {
     Recover(recover::Recover),
     Status(status::Status),
     Daemon(daemon::Daemon),
+    Discover(discover::Discover),
     Service(service::Service),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
@@ -223,6 +225,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Service(args) => args.run(&assembly("service")?),
         Command::Watch(args) => args.run(&assembly("watch")?),
         Command::Doctor(args) => args.run(&assembly("doctor")?),
+        Command::Discover(args) => args.run(&assembly("discover")?),
         Command::Daemon(args) => args.run(&assembly("daemon")?),
         Command::Jobs(args) => args.run(&assembly("jobs")?),
         Command::Alerts(args) => args.run(&assembly("alerts")?),

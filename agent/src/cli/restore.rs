@@ -21,7 +21,7 @@ use crate::contents::locate;
 use crate::control::client::Client;
 use crate::error::{Attempt, Error, Outcome};
 use crate::origin::{Origin, OriginArgs};
-use crate::workload::ServiceConflict;
+use crate::workload::{ServiceConflict, WorkloadError};
 
 /// Get files back, or give a service its data back
 ///
@@ -118,7 +118,7 @@ impl From<ConflictWord> for Conflict {
             ConflictWord::Skip => Self::Skip,
             ConflictWord::Overwrite => Self::Overwrite,
             ConflictWord::Newer => Self::Newer,
-            // For services; with --to the nearest meaning, --delete does the rest.
+            // Refused before, but for services, which have their own.
             ConflictWord::Merge | ConflictWord::Replace => Self::Overwrite,
         }
     }
@@ -158,6 +158,9 @@ impl Restore {
         }
         if !self.service && (!self.parameter.is_empty() || self.replace) {
             return Err(Error::usage("--parameter and --replace are for --service"));
+        }
+        if !self.service && matches!(self.conflict, ConflictWord::Merge | ConflictWord::Replace) {
+            return Err(Error::usage("--conflict merge and replace are for --service"));
         }
         let origin = self.origin.open(assembly)?;
         origin.allow_restore(assembly)?;
@@ -204,6 +207,12 @@ impl Restore {
                     vec![(path.clone(), folder.join(folder_of(&manifest.source)))]
                 }
                 Some(folder) => vec![(path.clone(), folder.clone())],
+                None if manifest.workload != "files" => {
+                    let kind = &manifest.workload;
+                    let message = format!("points of {kind} have no place among the files");
+                    let hint = "--service gives it back to its service, --to DIR gets it as files";
+                    return Err(WorkloadError::failed(message).hint(hint)).attempt(attempt);
+                }
                 None => original_places(&*reader, &manifest, &path, &entry).attempt(attempt)?,
             };
             drop(reader);

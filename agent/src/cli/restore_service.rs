@@ -170,10 +170,17 @@ fn configured<'a>(
     let is_it = |name: &str| {
         source == name || source.strip_prefix(name).is_some_and(|rest| rest.starts_with(" as "))
     };
-    let found = group.and_then(|group| {
-        let same = |other: &&SourceConfig| other.workload() == kind && is_it(&other.name());
-        group.sources.iter().find(same)
-    });
+    let of_kind = |group: &'a GroupConfig| {
+        let sources: Vec<_> =
+            group.sources.iter().filter(|other| other.workload() == kind).collect();
+        let same = sources.iter().find(|other| is_it(&other.name())).copied();
+        match sources.as_slice() {
+            // What was replaced is named after its tables; a name of a service is no such thing.
+            [only] if kind != "command" => Some(*only),
+            _ => same,
+        }
+    };
+    let found = group.and_then(of_kind);
     (group, found)
 }
 

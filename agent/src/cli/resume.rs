@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::assembly::Assembly;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::job::Workshop;
-use crate::job::backup::pay_group;
+use crate::job::owed::pay_group;
 use crate::nearest::nearest;
 use crate::record::open_journal;
 use crate::suspended::SuspendedService;

@@ -4,6 +4,7 @@
 //! [`reader`] holds what they share, [`edit`] changes the file and keeps its comments.
 
 mod alerts;
+mod azure_table;
 mod command;
 mod daemon;
 mod edit;
@@ -15,6 +16,7 @@ mod reader;
 mod retention;
 mod security;
 mod source;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 mod upload_limit;
@@ -31,6 +33,7 @@ use toml_edit::Document;
 pub(crate) use alerts::{
     AlertLevel, AlertsConfig, MailConfig, MailSecurity, Secret, WebhookConfig,
 };
+pub(crate) use azure_table::{AzureTableConfig, is_endpoint, is_table};
 pub(crate) use command::{CommandConfig, is_parameter};
 pub(crate) use daemon::{DaemonConfig, IoClass};
 pub(crate) use edit::{
@@ -42,6 +45,7 @@ pub(crate) use maintenance::{MaintenanceConfig, Routine, Upkeep};
 pub(crate) use pool::PoolConfig;
 pub(crate) use security::SecurityConfig;
 pub(crate) use source::{FilesConfig, SourceConfig};
+pub(crate) use sqlite::SqliteConfig;
 pub(crate) use vault::{VaultConfig, is_vault_name};
 
 use crate::error::{Attempt, Cause, Error};

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use toml_edit::{InlineTable, Value};
 
 use super::ConfigError;
+use super::azure_table::AzureTableConfig;
 use super::command::CommandConfig;
 use super::group::size;
 use super::reader::Section;
+use super::sqlite::SqliteConfig;
 
 /// Kinds of data sources.
-const WORKLOADS: [&str; 2] = ["files", "command"];
+const WORKLOADS: [&str; 4] = ["files", "command", "sqlite", "azure-table"];
 
 /// One entry of `sources`.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,10 @@ pub(crate) enum SourceConfig {
     Files(FilesConfig),
     /// What programs say.
     Command(CommandConfig),
+    /// SQLite databases.
+    Sqlite(SqliteConfig),
+    /// Tables of an Azure Storage account.
+    AzureTable(AzureTableConfig),
 }
 
 /// `{ files = [...] }`.
@@ -38,6 +44,8 @@ pub(crate) struct FilesConfig {
     pub(crate) exclude_larger_than: Option<u64>,
     /// Stay on the file system of each path.
     pub(crate) one_file_system: bool,
+    /// Files that are SQLite databases are copied as databases.
+    pub(crate) sqlite_aware: bool,
 }
 
 impl SourceConfig {
@@ -51,6 +59,8 @@ impl SourceConfig {
         match kinds.first() {
             Some(&"files") => FilesConfig::read(section).map(Self::Files),
             Some(&"command") => CommandConfig::read(section).map(Self::Command),
+            Some(&"sqlite") => SqliteConfig::read(section).map(Self::Sqlite),
+            Some(&"azure-table") => AzureTableConfig::read(section).map(Self::AzureTable),
             _ => {
                 section.only_known(&[&WORKLOADS[..], &FilesConfig::KEYS[1..]].concat())?;
                 let kinds = WORKLOADS.join(", ");
@@ -65,6 +75,8 @@ impl SourceConfig {
         match self {
             Self::Files(files) => files.shown(),
             Self::Command(command) => command.shown(),
+            Self::Sqlite(sqlite) => sqlite.shown(),
+            Self::AzureTable(tables) => tables.shown(),
         }
     }
 
@@ -73,6 +85,8 @@ impl SourceConfig {
         match self {
             Self::Files(_) => "files",
             Self::Command(_) => "command",
+            Self::Sqlite(_) => "sqlite",
+            Self::AzureTable(_) => "azure-table",
         }
     }
 
@@ -84,12 +98,14 @@ impl SourceConfig {
                 paths.collect::<Vec<_>>().join(", ")
             }
             Self::Command(command) => command.name.clone(),
+            Self::Sqlite(sqlite) => sqlite.name(),
+            Self::AzureTable(tables) => tables.name(),
         }
     }
 }
 
 impl FilesConfig {
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 8] = [
         "files",
         "exclude",
         "iexclude",
@@ -97,6 +113,7 @@ impl FilesConfig {
         "exclude_if_present",
         "exclude_larger_than",
         "one_file_system",
+        "sqlite_aware",
     ];
 
     fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
@@ -120,6 +137,7 @@ impl FilesConfig {
             exclude_if_present: patterns("exclude_if_present")?,
             exclude_larger_than: section.value("exclude_larger_than", size)?,
             one_file_system: section.flag("one_file_system")?,
+            sqlite_aware: section.flag("sqlite_aware")?,
         })
     }
 
@@ -135,6 +153,7 @@ impl FilesConfig {
             table.insert("exclude_larger_than", (bytes as i64).into());
         }
         table.insert("one_file_system", self.one_file_system.into());
+        table.insert("sqlite_aware", self.sqlite_aware.into());
         Value::InlineTable(table)
     }
 }

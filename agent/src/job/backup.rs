@@ -3,8 +3,6 @@
 //! `before` runs once for the group; if it fails there is no point. What `before` began, `after` ends: it is entered as owed before `before` starts,
 //! and whoever finds it owed later runs it first.
 
-use std::time::Duration;
-
 use cloudsync::notes::ON_DEMAND;
 use storepool::backup::{BackupOptions, BackupReport, backup};
 use storepool::catalog::Pin;
@@ -15,9 +13,10 @@ use storepool::monitor::Monitor;
 use storepool::pool::Pool;
 
 use super::Workshop;
+use super::owed::{Aftermath, add, as_owed, pay_group, unpaid};
 use crate::config::{GroupConfig, HookCommand};
 use crate::error::{Cause, Outcome};
-use crate::hooks::{self, Debt, Hook};
+use crate::hooks::{self, Hook};
 use crate::journal::{JobId, OwedHook};
 use crate::process::host_name;
 use crate::workload::{self, Prepared, Surroundings, Workload, WorkloadError};
@@ -135,7 +134,7 @@ pub(crate) fn back_up_before_replacing(
     let round = Round { workshop, group, job, choices: &choices, monitor };
     let mut aftermath = round.pay_what_is_owed()?;
     let mut owed = aftermath.owed.clone();
-    owed.extend(workload.owed().iter().map(as_owed));
+    workload.owed().iter().for_each(|debt| add(&mut owed, as_owed(debt)));
     if !owed.is_empty() {
         workshop.journal.owe_hooks(&group.name, job, &owed, workshop.now())?;
     }
@@ -146,75 +145,6 @@ pub(crate) fn back_up_before_replacing(
         None => Ok(point),
         Some(problem) => Err(problem),
     }
-}
-
-fn run_owed(group: &str, job: JobId, owed: &OwedHook) -> Result<(), Cause> {
-    let hook = Hook {
-        command: owed.command.clone(),
-        timeout: Duration::from_secs(owed.timeout_seconds),
-        user: owed.user.clone(),
-    };
-    if let Some(what) = &owed.what {
-        let debt = Debt { what: what.clone(), hook, variables: owed.variables.clone() };
-        return debt.pay().map_err(|cause| unpaid(&debt, cause));
-    }
-    let error = "the run was interrupted".to_string();
-    let variables = variables("after", group, job, "interrupted", &error, "");
-    hook.run(&variables, "", &|| false).map_err(|error| told("after", group, error))
-}
-
-fn unpaid(debt: &Debt, cause: hooks::HookError) -> Cause {
-    WorkloadError::failed(format!("cannot {}", debt.what))
-        .hint("it is tried again by the next run; \"keepwell resume\" tries now")
-        .because(cause)
-        .into()
-}
-
-fn as_owed(debt: &Debt) -> OwedHook {
-    OwedHook {
-        what: Some(debt.what.clone()),
-        variables: debt.variables.clone(),
-        command: debt.hook.command.clone(),
-        timeout_seconds: debt.hook.timeout.as_secs(),
-        user: debt.hook.user.clone(),
-    }
-}
-
-/// Runs what runs before this one began and never ended; resumes of services that fail again stay owed.
-///
-/// # Errors
-/// The journal cannot be read or written.
-pub(crate) fn pay_group(
-    workshop: &Workshop<'_>,
-    group: &str,
-) -> Result<(Vec<String>, Vec<Cause>), Cause> {
-    let Some((job, owed)) = workshop.journal.owed_hooks(group)? else {
-        return Ok((Vec::new(), Vec::new()));
-    };
-    let (mut paid, mut left, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-    for hook in owed {
-        match run_owed(group, job, &hook) {
-            Ok(()) => paid.push(hook.what.unwrap_or_else(|| "run the hook \"after\"".to_string())),
-            Err(problem) => {
-                problems.push(problem);
-                if hook.what.is_some() {
-                    left.push(hook);
-                }
-            }
-        }
-    }
-    match left.is_empty() {
-        true => workshop.journal.settle_hooks(group)?,
-        false => workshop.journal.owe_hooks(group, job, &left, workshop.now())?,
-    }
-    Ok((paid, problems))
-}
-
-/// What went wrong beside the points, and what stays owed.
-#[derive(Default)]
-struct Aftermath {
-    problems: Vec<Cause>,
-    owed: Vec<OwedHook>,
 }
 
 struct Round<'a> {
@@ -234,9 +164,9 @@ impl Round<'_> {
 
     fn begin(&self, workloads: &[Box<dyn Workload>], before: &Aftermath) -> Result<(), Cause> {
         let mut owed = before.owed.clone();
-        owed.extend(
-            workloads.iter().flat_map(|workload| workload.owed()).map(|debt| as_owed(&debt)),
-        );
+        for debt in workloads.iter().flat_map(|workload| workload.owed()) {
+            add(&mut owed, as_owed(&debt));
+        }
         let hooks = &self.group.hooks;
         if let (Some(_), Some(after)) = (&hooks.before, &hooks.after) {
             owed.push(OwedHook {
@@ -391,7 +321,7 @@ impl Round<'_> {
             for debt in workload.owed() {
                 if let Err(cause) = debt.pay() {
                     aftermath.problems.push(unpaid(&debt, cause));
-                    aftermath.owed.push(as_owed(&debt));
+                    add(&mut aftermath.owed, as_owed(&debt));
                 }
             }
         }
@@ -404,9 +334,15 @@ impl Round<'_> {
         prepared: Box<dyn Prepared + '_>,
         aftermath: &mut Aftermath,
     ) {
-        if let Err(cause) = prepared.release() {
-            aftermath.problems.push(cause);
-            aftermath.owed.extend(workload.owed().iter().map(as_owed));
+        let debts: Vec<_> = workload.owed().iter().map(as_owed).collect();
+        match prepared.release() {
+            // Paid, and with it what an earlier run could not pay.
+            Ok(()) if !self.choices.dry_run => aftermath.owed.retain(|owed| !debts.contains(owed)),
+            Ok(()) => {}
+            Err(cause) => {
+                aftermath.problems.push(cause);
+                debts.into_iter().for_each(|debt| add(&mut aftermath.owed, debt));
+            }
         }
     }
 
@@ -481,12 +417,13 @@ impl Round<'_> {
     }
 }
 
-fn told(phase: &'static str, group: &str, error: hooks::HookError) -> Cause {
+/// Returns the failure of a hook.
+pub(super) fn told(phase: &'static str, group: &str, error: hooks::HookError) -> Cause {
     Cause::Hook { phase, group: group.to_string(), cause: Box::new(error) }
 }
 
-// Documented in docs/operations.md.
-fn variables(
+/// Returns what a hook gets to know; documented in docs/operations.md.
+pub(super) fn variables(
     phase: &str,
     group: &str,
     job: JobId,

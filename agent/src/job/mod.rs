@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod forget;
+pub(crate) mod owed;
 pub(crate) mod sync;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use storepool::filetree::{FileTree, FileTreeOptions};
 use storepool::source::DataSource;
 
+use super::sqlite::aware::AwareTree;
 use super::{Finding, Prepared, Surroundings, Workload};
 use crate::config::{FilesConfig, SourceConfig};
 use crate::error::Cause;
@@ -59,13 +60,17 @@ impl Workload for Files {
             one_file_system: config.one_file_system,
             never: surroundings.never.clone(),
         };
-        Ok(Box::new(Opened(FileTree::open(&config.paths, options)?)))
+        let tree = FileTree::open(&config.paths, options)?;
+        Ok(match config.sqlite_aware {
+            true => Box::new(Opened(AwareTree::new(tree, surroundings.state.clone()))),
+            false => Box::new(Opened(tree)),
+        })
     }
 }
 
-struct Opened(FileTree);
+struct Opened<S>(S);
 
-impl Prepared for Opened {
+impl<S: DataSource> Prepared for Opened<S> {
     fn source(&self) -> &dyn DataSource {
         &self.0
     }

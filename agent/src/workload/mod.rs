@@ -5,10 +5,13 @@
 //! service and not only into a folder, a [`Restorer`] ([`restorer`]). What it has to remember in a point beside the tree is JSON that
 //! [`DataSource::finish`](storepool::source::DataSource::finish) returns, described in `docs/format.md`.
 
+mod azure_table;
 mod command;
 mod contents;
+pub(crate) mod discovery;
 mod files;
 pub(crate) mod program;
+pub(crate) mod sqlite;
 pub(crate) mod streams;
 
 use std::collections::BTreeMap;
@@ -213,6 +216,8 @@ impl From<WorkloadError> for Cause {
 pub(crate) fn of(source: &SourceConfig) -> Box<dyn Workload> {
     match source {
         SourceConfig::Files(config) => Box::new(files::Files::new(config.clone())),
+        SourceConfig::Sqlite(config) => Box::new(sqlite::Sqlite::new(config.clone())),
+        SourceConfig::AzureTable(config) => Box::new(azure_table::AzureTable::new(config.clone())),
         SourceConfig::Command(config) => Box::new(command::CommandExport::new(config.clone())),
     }
 }
@@ -234,6 +239,14 @@ pub(crate) fn restorer(
             "the configuration has no such command source, and a point never brings commands with it",
         )
         .hint("add the source to the group again, with its restore commands; or use --to DIR to get the exports as files")),
+        ("azure-table", configured) => {
+            let configured = match configured {
+                Some(SourceConfig::AzureTable(config)) => Some(config.clone()),
+                _ => None,
+            };
+            Ok(Some(Box::new(azure_table::AzureTableRestore::new(configured))))
+        }
+        ("sqlite", _) => Ok(Some(Box::new(sqlite::SqliteRestore))),
         _ => Ok(None),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use storepool::clock::Timestamp;
 use storepool::entry::FileTime;
+use storepool::filetree::OwnerNames;
 use storepool::manifest::{Owners, ProblemKind};
 use storepool::source::{
     DataSource, Listing, SourceDetail, SourceDirectory, SourceEntry, SourceError, SourceFile,
@@ -33,6 +34,8 @@ pub(crate) struct StreamTree {
     pub(crate) label: String,
     /// Names of the streams, with `/` between folder and name.
     pub(crate) names: Vec<String>,
+    /// Owner, mode and time of streams that have their own; others are this user's alone.
+    pub(crate) looks: BTreeMap<String, StreamLook>,
     /// The moment that the streams show, or at which their reading began.
     pub(crate) time: Timestamp,
     /// Opens them.
@@ -54,14 +57,15 @@ impl DataSource for StreamTree {
         let folder = Folder {
             prefix: String::new(),
             names: self.names.clone().into(),
+            looks: Arc::new(self.looks.clone()),
             time: self.time,
             opener: self.opener.clone(),
         };
         Ok((folder.stat(SourceKind::Directory), Arc::new(folder)))
     }
 
-    fn owners(&self, _users: &BTreeSet<u32>, _groups: &BTreeSet<u32>) -> Owners {
-        Owners::default()
+    fn owners(&self, users: &BTreeSet<u32>, groups: &BTreeSet<u32>) -> Owners {
+        OwnerNames::load().select(users, groups)
     }
 
     fn finish(&self) -> Result<String, SourceError> {
@@ -69,10 +73,24 @@ impl DataSource for StreamTree {
     }
 }
 
+/// What a stream's file looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamLook {
+    /// The 12 permission bits.
+    pub(crate) mode: u16,
+    /// Numeric owner.
+    pub(crate) uid: u32,
+    /// Numeric group.
+    pub(crate) gid: u32,
+    /// Last change.
+    pub(crate) time: FileTime,
+}
+
 struct Folder {
     // Empty, or ending with a slash.
     prefix: String,
     names: Arc<[String]>,
+    looks: Arc<BTreeMap<String, StreamLook>>,
     time: Timestamp,
     opener: Arc<Opener>,
 }
@@ -99,6 +117,21 @@ impl Folder {
         }
     }
 
+    fn stat_of(&self, name: &str, kind: SourceKind) -> SourceStat {
+        let stat = self.stat(kind);
+        match self.looks.get(&format!("{}{name}", self.prefix)) {
+            None => stat,
+            Some(look) => SourceStat {
+                mode: look.mode,
+                uid: look.uid,
+                gid: look.gid,
+                mtime: look.time,
+                ctime: look.time,
+                ..stat
+            },
+        }
+    }
+
     fn full_name(&self, entry: &SourceEntry) -> String {
         format!("{}{}", self.prefix, String::from_utf8_lossy(&entry.name))
     }
@@ -115,7 +148,7 @@ impl SourceDirectory for Folder {
         }
         let entries = kinds.into_iter().map(|(name, kind)| SourceEntry {
             name: name.as_bytes().into(),
-            stat: self.stat(kind),
+            stat: self.stat_of(name, kind),
         });
         Ok(Listing { entries: entries.collect(), problems: Vec::new() })
     }
@@ -124,6 +157,7 @@ impl SourceDirectory for Folder {
         Ok(Arc::new(Self {
             prefix: format!("{}/", self.full_name(entry)),
             names: self.names.clone(),
+            looks: self.looks.clone(),
             time: self.time,
             opener: self.opener.clone(),
         }))
@@ -135,7 +169,9 @@ impl SourceDirectory for Folder {
     }
 
     fn stream(&self, entry: &SourceEntry) -> Result<OpenStream, SourceError> {
-        (self.opener)(&self.full_name(entry)).map_err(|error| source_error(&error))
+        // One that cannot be opened is no lesser failure than one that dies: there is no point without it.
+        Ok((self.opener)(&self.full_name(entry))
+            .unwrap_or_else(|error| Box::new(Stillborn(source_error(&error).message))))
     }
 
     fn detail(&self, _entry: &SourceEntry) -> Result<SourceDetail, SourceError> {
@@ -144,6 +180,14 @@ impl SourceDirectory for Folder {
 
     fn own_detail(&self) -> Result<SourceDetail, SourceError> {
         Ok(SourceDetail::default())
+    }
+}
+
+struct Stillborn(String);
+
+impl Read for Stillborn {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other(self.0.clone()))
     }
 }
 

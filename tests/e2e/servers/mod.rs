@@ -2,6 +2,7 @@
 //! temporary folder, and gone when the test is, however it ends.
 
 mod azurite;
+mod azurite_table;
 mod calendar;
 mod ceph;
 mod certificate;
@@ -20,6 +21,7 @@ use cloudsync::store::{ObjectStore, Opening, VaultAddress};
 use storepool::clock::SystemClock;
 
 pub(crate) use azurite::Azurite;
+pub(crate) use azurite_table::AzuriteTable;
 pub(crate) use calendar::Calendar;
 pub(crate) use ceph::Ceph;
 pub(crate) use certificate::Certificate;

@@ -144,6 +144,7 @@ impl Workload for CommandExport {
             workload: "command",
             label: self.name(),
             names: detail.exports,
+            looks: BTreeMap::new(),
             time: SystemClock::new().now(),
             opener: Arc::new(move |file| opening.export(file)),
             finisher: Box::new(move || Ok(text.clone())),

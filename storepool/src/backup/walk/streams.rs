@@ -60,8 +60,10 @@ impl Worker<'_, '_> {
         let path = directory.path.join(&entry.name);
         let failed = |cause| Error::SourceFailed { name: path.to_string(), cause };
         self.run.monitor.event(Event::Current(path.clone()));
-        let stream =
-            directory.source.stream(entry).map_err(|error| failed(io::Error::other(error)))?;
+        let stream = match directory.source.stream(entry) {
+            Ok(stream) => stream,
+            Err(error) => return self.leave_out(directory, job.ordinal, &error),
+        };
         let mut assembly = StreamAssembly::default();
         let mut blocks = Blocks::start(stream)?;
         loop {
