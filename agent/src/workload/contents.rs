@@ -1,7 +1,6 @@
 //! What a point holds, as its kind needs it to give it back: the description it left, its files in order, their bytes verified.
 
 use std::io::Write;
-use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use storepool::chunks::ChunkSource;
@@ -9,7 +8,7 @@ use storepool::entry::EntryPath;
 use storepool::id::PointId;
 use storepool::manifest::Manifest;
 use storepool::monitor::Monitor;
-use storepool::restore::{RestoreOptions, RestoreReport, find_path, read_file, restore};
+use storepool::restore::{find_path, read_file};
 use storepool::tree::Node;
 
 use super::WorkloadError;
@@ -68,16 +67,6 @@ impl PointContents<'_> {
             Err(_) if self.monitor.cancelled() => Err(storepool::Error::Interrupted.into()),
             result => Ok(result?),
         }
-    }
-
-    /// Restores what is at `path` into the folder `target`, as `restore --to` does.
-    pub(crate) fn unpack(
-        &self,
-        path: &EntryPath,
-        target: &Path,
-        options: &RestoreOptions,
-    ) -> Result<RestoreReport, Cause> {
-        Ok(restore(self.chunks, self.manifest, path, target, options, self.monitor)?)
     }
 }
 
