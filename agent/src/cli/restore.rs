@@ -12,8 +12,8 @@ use storepool::manifest::Manifest;
 use storepool::restore::{Conflict, RestoreOptions, RestoreReport, find_path, restore};
 use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 
-use super::remote;
 use super::arguments;
+use super::remote;
 use super::restore_service::{self, ServiceOrder};
 use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, size};
@@ -153,14 +153,14 @@ struct Summary {
 
 impl Restore {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        if let Some(outcome) = self.by_daemon(assembly)? {
-            return Ok(outcome);
-        }
         if !self.service && (!self.parameter.is_empty() || self.replace) {
             return Err(Error::usage("--parameter and --replace are for --service"));
         }
         if !self.service && matches!(self.conflict, ConflictWord::Merge | ConflictWord::Replace) {
             return Err(Error::usage("--conflict merge and replace are for --service"));
+        }
+        if let Some(outcome) = self.by_daemon(assembly)? {
+            return Ok(outcome);
         }
         let origin = self.origin.open(assembly)?;
         origin.allow_restore(assembly)?;
