@@ -201,3 +201,22 @@ fn sources_of_a_consistent_group_are_a_set_that_is_whole_or_not_there() {
     assert_eq!(half.code, Some(1), "{half:?}");
     assert_eq!(keepwell.ok(["--json", "points"]).stdout.matches("\"short_id\"").count(), 2);
 }
+
+#[test]
+fn a_database_goes_back_from_the_vault_too() {
+    let keepwell = Keepwell::new();
+    write_files(&keepwell.path("srv"), &[("a.txt", b"text")]);
+    keepwell.ok(["quickstart", keepwell.path("srv").to_str().expect("text")]);
+    let database = keepwell.path("app.db");
+    ask(&database, "CREATE TABLE t (x); INSERT INTO t VALUES ('kept');");
+    let file = keepwell.home().join("keepwell.toml");
+    let text = fs::read_to_string(&file).expect("a configuration");
+    let group = "[group.app]\nsources = [{ sqlite = { files = [\"../app.db\"] } }]";
+    fs::write(&file, format!("{text}\n{group}\n")).expect("written");
+
+    keepwell.ok(["backup", "app"]);
+    fs::remove_file(&database).expect("removed");
+    keepwell.ok(["restore", "latest:app", "--from", "vault", "--service"]);
+
+    assert_eq!(ask(&database, "SELECT x FROM t"), "kept");
+}
