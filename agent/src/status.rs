@@ -11,7 +11,7 @@ use storepool::clock::Timestamp;
 use storepool::disk::{Disk, SystemDisk};
 use storepool::pool::{Pool, World};
 
-use crate::config::{AlertLevel, Config, GroupConfig, SyncWhen};
+use crate::config::{AlertLevel, Config, GroupConfig, SourceConfig, SyncWhen};
 use crate::console::units::{between, counted, duration, rfc3339};
 use crate::daemon::{forecast, patience};
 use crate::documents::AlertDocument;
@@ -88,6 +88,12 @@ pub(crate) struct SourceStatus {
     pub(crate) vault_age_seconds: Option<u64>,
     /// Points that the vault does not have yet.
     pub(crate) backlog: u64,
+    /// Up to when the pool can bring it back: the newest point, or the log that leads on from one.
+    pub(crate) recoverable_until: Option<String>,
+    /// How long ago that was: what happened since would be lost.
+    pub(crate) rpo_seconds: Option<u64>,
+    /// Its log comes to the pool by itself, between points.
+    pub(crate) has_log: bool,
 }
 
 /// A task that comes again.
@@ -313,7 +319,11 @@ impl Look<'_> {
         for source in &group.sources {
             let name = source.name();
             let series = newest.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let status = self.source(&name, source.workload(), series, copied_until);
+            let mut status = self.source(&name, source.workload(), series, copied_until);
+            if let Some(log) = log_of(source) {
+                let pushed = newest.get(log.as_str()).and_then(|log| log.last()).copied();
+                self.add_log(&mut status, group, series, pushed);
+            }
             if status.points == 0 && !group.paused {
                 let what = format!("{name} in group \"{}\" has no point yet", group.name);
                 let hint = format!("run \"keepwell backup {}\"", group.name);
@@ -363,6 +373,35 @@ impl Look<'_> {
             newest_in_vault: copied.map(|point| rfc3339(point.started)),
             vault_age_seconds: age(copied),
             backlog: series.iter().filter(|point| !is_copied(point)).count() as u64,
+            recoverable_until: newest.map(|point| rfc3339(point.started)),
+            rpo_seconds: age(newest),
+            has_log: false,
+        }
+    }
+
+    // A log is worth something only together with a point that it leads on from.
+    fn add_log(
+        &mut self,
+        status: &mut SourceStatus,
+        group: &GroupConfig,
+        series: &[&Point],
+        pushed: Option<&Point>,
+    ) {
+        status.has_log = true;
+        match pushed {
+            Some(log) if !series.is_empty() => {
+                let until = series.iter().map(|point| point.started).max().max(Some(log.started));
+                status.recoverable_until = until.map(rfc3339);
+                status.rpo_seconds = until.map(|until| between(until, self.now).as_secs());
+            }
+            Some(_) => {}
+            None if group.paused => {}
+            None => {
+                let what =
+                    format!("no WAL of {} in group \"{}\" has come yet", status.source, group.name);
+                let hint = "set archive_mode and archive_command = 'keepwell wal-push %p' in the cluster; see docs/workloads-postgres.md";
+                self.finding(AlertLevel::Warning, what, hint.to_string());
+            }
         }
     }
 
@@ -406,6 +445,14 @@ impl Look<'_> {
             let what = "there is no vault: a disaster on this machine loses everything".to_string();
             self.finding(AlertLevel::Information, what, hint);
         }
+    }
+}
+
+// The series of the log of a source whose log comes between points.
+fn log_of(source: &SourceConfig) -> Option<String> {
+    match source {
+        SourceConfig::Postgres(postgres) if postgres.wal => Some(postgres.wal_name()),
+        _ => None,
     }
 }
 

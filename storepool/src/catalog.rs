@@ -87,6 +87,11 @@ impl Point {
             notes,
         }
     }
+
+    /// Returns whether it is no state of a source but the log that leads from one state to later ones: nobody means it by `latest`.
+    pub fn is_log(&self) -> bool {
+        self.workload.ends_with("-wal")
+    }
 }
 
 /// The catalog of a pool.
@@ -187,7 +192,8 @@ impl Catalog {
 pub fn choose<'a>(points: &'a [Point], name: &str) -> Result<&'a Point> {
     let not_found = || Error::PointNotFound { name: name.to_string() };
     if name == "latest" {
-        return points.iter().max_by_key(|point| point.started).ok_or_else(not_found);
+        let states = points.iter().filter(|point| !point.is_log());
+        return states.max_by_key(|point| point.started).ok_or_else(not_found);
     }
     if let Some(series) = name.strip_prefix("latest:") {
         return points
@@ -195,6 +201,7 @@ pub fn choose<'a>(points: &'a [Point], name: &str) -> Result<&'a Point> {
             .filter(|point| {
                 point.group == series || (point.group.is_empty() && point.source == series)
             })
+            .filter(|point| !point.is_log())
             .max_by_key(|point| point.started)
             .ok_or_else(not_found);
     }

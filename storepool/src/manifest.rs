@@ -31,6 +31,8 @@ pub enum ProblemKind {
     Unsupported = 4,
     /// The entry is in the point, but some of its metadata is not.
     Metadata = 5,
+    /// The entry is in the point as it is in the source, where it is damaged.
+    Damaged = 6,
 }
 
 impl ProblemKind {
@@ -41,6 +43,7 @@ impl ProblemKind {
             3 => Self::Unreadable,
             4 => Self::Unsupported,
             5 => Self::Metadata,
+            6 => Self::Damaged,
             _ => return None,
         })
     }
@@ -53,6 +56,7 @@ impl ProblemKind {
             Self::Unreadable => "unreadable",
             Self::Unsupported => "unsupported",
             Self::Metadata => "metadata",
+            Self::Damaged => "damaged",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::entry::{FileTime, Run, Xattr, display_bytes};
+use crate::entry::{EntryPath, FileTime, Run, Xattr, display_bytes};
 use crate::manifest::{Owners, ProblemKind};
 
 /// Why one entry of a source could not be used.
@@ -175,5 +175,10 @@ pub trait DataSource: Send + Sync {
     /// What was read is not sound, or not all: then there is no point.
     fn finish(&self) -> Result<String, SourceError> {
         Ok(String::new())
+    }
+
+    /// Returns problems of entries that only the whole reading showed; called once, after [`DataSource::finish`]. They become problems of the point.
+    fn doubts(&self) -> Vec<(EntryPath, SourceError)> {
+        Vec::new()
     }
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Keepwell with a fresh home; everything below one temporary directory that goes with it.
 pub(crate) struct Keepwell {
     directory: TempDir,
-    user: Option<u32>,
+    user: Option<(u32, u32)>,
 }
 
 /// What a finished command left behind.
@@ -48,12 +48,18 @@ impl Keepwell {
     /// Creates a home with an empty pool, of a user that may not read everything. (Tests often run as root.)
     pub(crate) fn unprivileged() -> Self {
         const NOBODY: u32 = 65_534;
+        let is_root = rustix::process::geteuid().is_root();
+        Self::of(is_root.then_some((NOBODY, NOBODY)))
+    }
+
+    /// Creates a home with an empty pool that belongs to a user and a group, as whom everything is run; `None`: to whoever runs the test.
+    pub(crate) fn of(user: Option<(u32, u32)>) -> Self {
         let mut keepwell = Self::blank();
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(keepwell.directory.path(), Some(NOBODY), Some(NOBODY))
+        if let Some((user, group)) = user {
+            std::os::unix::fs::chown(keepwell.directory.path(), Some(user), Some(group))
                 .expect("root may give files away");
-            keepwell.user = Some(NOBODY);
         }
+        keepwell.user = user;
         keepwell.ok(["init"]);
         keepwell
     }
@@ -83,9 +89,9 @@ impl Keepwell {
         for name in own.filter(|name| name.as_bytes().starts_with(b"KEEPWELL_")) {
             command.env_remove(name);
         }
-        if let Some(user) = self.user {
+        if let Some((user, group)) = self.user {
             use std::os::unix::process::CommandExt;
-            command.uid(user).gid(user);
+            command.uid(user).gid(group);
         }
         command
             .current_dir(self.directory.path())

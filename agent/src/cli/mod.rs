@@ -34,6 +34,8 @@ mod remote;
 mod repair;
 mod repair_vault;
 mod restore;
+mod restore_database;
+mod restore_mariadb;
 mod restore_service;
 mod resume;
 mod service;
@@ -51,6 +53,7 @@ mod vault_points;
 mod vault_prune;
 mod vault_state;
 mod vault_status;
+mod wal_push;
 mod watch;
 
 use std::path::PathBuf;
@@ -149,6 +152,7 @@ enum Command {
     Daemon(daemon::Daemon),
     Discover(discover::Discover),
     Service(service::Service),
+    WalPush(wal_push::WalPush),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Jobs(jobs::Jobs),
@@ -223,6 +227,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Pool(args) => args.run(&assembly("pool")?),
         Command::Status(args) => args.run(&assembly("status")?),
         Command::Service(args) => args.run(&assembly("service")?),
+        Command::WalPush(args) => args.run(&assembly("wal-push")?),
         Command::Watch(args) => args.run(&assembly("watch")?),
         Command::Doctor(args) => args.run(&assembly("doctor")?),
         Command::Discover(args) => args.run(&assembly("discover")?),

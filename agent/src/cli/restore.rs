@@ -14,6 +14,7 @@ use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 
 use super::arguments;
 use super::remote;
+use super::restore_database::{self, DatabaseOrder};
 use super::restore_service::{self, ServiceOrder};
 use crate::assembly::Assembly;
 use crate::console::units::{count, counted, duration, size};
@@ -40,7 +41,8 @@ Examples:
   keepwell restore latest --in-place --delete         exactly as it was
   keepwell restore latest:shop --service -n           could the shop have this point?
   keepwell restore latest:shop --service -p target=shop2
-  keepwell restore latest:shop --set --to /tmp/back   all that was held still with it"
+  keepwell restore latest:shop --set --to /tmp/back   all that was held still with it
+  keepwell restore latest:db --to /srv/pg --at 2030-12-31T18:00   a database as it was then"
 )]
 pub(super) struct Restore {
     /// Which point, and which part of it
@@ -88,6 +90,15 @@ pub(super) struct Restore {
     /// Show what would be done, but change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
+    /// Make a data directory that starts, of a database as it was: base, latest, a time, or an LSN
+    #[arg(long, value_name = "WHEN", requires = "to", conflicts_with_all = ["in_place", "include", "exclude", "conflict", "set", "detach"])]
+    at: Option<String>,
+    /// With --at: the tablespace that was at OLD goes to NEW
+    #[arg(long, value_name = "OLD=NEW", requires = "at")]
+    tablespace: Vec<String>,
+    /// With --at: follow this timeline, not the newest
+    #[arg(long, value_name = "NUMBER", requires = "at")]
+    timeline: Option<u32>,
     #[command(flatten)]
     origin: OriginArgs,
     /// Leave the work to the daemon and do not wait for its end
@@ -156,6 +167,17 @@ impl Restore {
         if !self.service && (!self.parameter.is_empty() || self.replace) {
             return Err(Error::usage("--parameter and --replace are for --service"));
         }
+        if let (Some(at), Some(directory)) = (&self.at, &self.to) {
+            let order = DatabaseOrder {
+                point: &self.point,
+                directory,
+                at,
+                tablespaces: &self.tablespace,
+                timeline: self.timeline,
+                dry_run: self.dry_run,
+            };
+            return restore_database::run(assembly, &|| self.origin.open(assembly), &order);
+        }
         if !self.service && matches!(self.conflict, ConflictWord::Merge | ConflictWord::Replace) {
             return Err(Error::usage("--conflict merge and replace are for --service"));
         }
@@ -183,7 +205,14 @@ impl Restore {
             };
             return restore_service::run(assembly, &origin, &points, &order);
         }
-        self.to_folders(assembly, &origin, &points)
+        let is_database = restore_database::KINDS.contains(&selection.point.workload.as_str());
+        let outcome = self.to_folders(assembly, &origin, &points)?;
+        if is_database {
+            assembly.console.hint(
+                "these are the files as they are stored; --at latest makes a data directory that starts",
+            );
+        }
+        Ok(outcome)
     }
 
     fn to_folders(

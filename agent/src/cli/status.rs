@@ -80,6 +80,12 @@ fn tell(assembly: &Assembly, state: &State, explain: bool) {
     if !state.groups.is_empty() {
         table.lines().iter().for_each(|line| console.note(line));
     }
+    for source in state.groups.iter().flat_map(|group| &group.sources) {
+        if let (true, Some(until)) = (source.has_log, &source.recoverable_until) {
+            let ago = age(source.rpo_seconds);
+            console.note(format!("{} can be brought back up to {until} ({ago})", source.source));
+        }
+    }
     let pool = &state.pool;
     let full = pool.full_in_days.map(|days| format!(", full in {}", counted(days, "day")));
     console.note(format!(

@@ -8,11 +8,13 @@ use super::ConfigError;
 use super::azure_table::AzureTableConfig;
 use super::command::CommandConfig;
 use super::group::size;
+use super::mariadb::MariadbConfig;
+use super::postgres::PostgresConfig;
 use super::reader::Section;
 use super::sqlite::SqliteConfig;
 
 /// Kinds of data sources.
-const WORKLOADS: [&str; 4] = ["files", "command", "sqlite", "azure-table"];
+const WORKLOADS: [&str; 6] = ["files", "command", "postgres", "mariadb", "sqlite", "azure-table"];
 
 /// One entry of `sources`.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,10 @@ pub(crate) enum SourceConfig {
     Sqlite(SqliteConfig),
     /// Tables of an Azure Storage account.
     AzureTable(AzureTableConfig),
+    /// A PostgreSQL cluster.
+    Postgres(PostgresConfig),
+    /// A MariaDB server.
+    Mariadb(MariadbConfig),
 }
 
 /// `{ files = [...] }`.
@@ -61,6 +67,8 @@ impl SourceConfig {
             Some(&"command") => CommandConfig::read(section).map(Self::Command),
             Some(&"sqlite") => SqliteConfig::read(section).map(Self::Sqlite),
             Some(&"azure-table") => AzureTableConfig::read(section).map(Self::AzureTable),
+            Some(&"postgres") => PostgresConfig::read(section).map(Self::Postgres),
+            Some(&"mariadb") => MariadbConfig::read(section).map(Self::Mariadb),
             _ => {
                 section.only_known(&[&WORKLOADS[..], &FilesConfig::KEYS[1..]].concat())?;
                 let kinds = WORKLOADS.join(", ");
@@ -77,6 +85,8 @@ impl SourceConfig {
             Self::Command(command) => command.shown(),
             Self::Sqlite(sqlite) => sqlite.shown(),
             Self::AzureTable(tables) => tables.shown(),
+            Self::Postgres(postgres) => postgres.shown(),
+            Self::Mariadb(mariadb) => mariadb.shown(),
         }
     }
 
@@ -87,6 +97,8 @@ impl SourceConfig {
             Self::Command(_) => "command",
             Self::Sqlite(_) => "sqlite",
             Self::AzureTable(_) => "azure-table",
+            Self::Postgres(_) => "postgres",
+            Self::Mariadb(_) => "mariadb",
         }
     }
 
@@ -100,6 +112,8 @@ impl SourceConfig {
             Self::Command(command) => command.name.clone(),
             Self::Sqlite(sqlite) => sqlite.name(),
             Self::AzureTable(tables) => tables.name(),
+            Self::Postgres(postgres) => postgres.name(),
+            Self::Mariadb(mariadb) => mariadb.name(),
         }
     }
 }

@@ -258,3 +258,30 @@ fn secrets_of_the_configuration_are_not_in_its_debug_text() {
 
     assert!(!format!("{config:?}").contains("t0ken"));
 }
+
+#[test]
+fn databases_are_sources_and_mistakes_in_them_are_told() {
+    let sources = |text: &str| parse(&format!("{POOL}\n[group.db]\nsources = [{text}]\n"));
+    let name = |text: &str| sources(text).unwrap().groups["db"].sources[0].name();
+
+    assert_eq!(name("{ postgres = {} }"), "postgres /run/postgresql:5432");
+    assert_eq!(name("{ postgres = { host = \"db1\", port = 5433 } }"), "postgres db1:5433");
+    assert_eq!(name("{ postgres = { name = \"main\", wal = true } }"), "postgres main");
+    assert_eq!(
+        name("{ postgres = { physical = false, dump = [\"shop\"] } }"),
+        "postgres dumps of /run/postgresql:5432"
+    );
+    assert_eq!(name("{ mariadb = {} }"), "mariadb /run/mysqld/mysqld.sock");
+    for (text, complaint) in [
+        ("{ postgres = { sockett = \"/x\" } }", "unknown key \"sockett\""),
+        ("{ postgres = { socket = \"/x\", host = \"y\" } }", "not both"),
+        ("{ postgres = { physical = false, wal = true } }", "needs a physical base"),
+        ("{ postgres = { physical = false } }", "nothing is left"),
+        ("{ postgres = { port = 0 } }", "from 1 to 65535"),
+        ("{ mariadb = { physical = false } }", "nothing is left"),
+        ("{ mariadb = \"/run\" }", "must be a table"),
+    ] {
+        let error = sources(text).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{text}: {error}");
+    }
+}

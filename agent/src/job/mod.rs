@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod forget;
 pub(crate) mod owed;
 pub(crate) mod sync;
+pub(crate) mod wal;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -110,13 +111,19 @@ impl Workshop<'_> {
     /// # Errors
     /// [`storepool::Error::Busy`] naming the other.
     pub(crate) fn lock_group(&self, group: &str) -> Result<HeldLock, Cause> {
+        let folder = self.group_locks()?;
+        Ok(Locks::new(folder, self.holder.clone()).take(group, LockMode::Exclusive)?)
+    }
+
+    /// Returns the folder of the locks of groups.
+    pub(crate) fn group_locks(&self) -> Result<PathBuf, Cause> {
         let folder = self.place.state().join("groups");
         std::fs::create_dir_all(&folder).map_err(|cause| Cause::Io {
             action: "create",
             path: folder.clone(),
             cause,
         })?;
-        Ok(Locks::new(folder, self.holder.clone()).take(group, LockMode::Exclusive)?)
+        Ok(folder)
     }
 
     /// Returns the folders of our own, of which no points are made: a pool inside itself would grow with each run.

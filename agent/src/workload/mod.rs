@@ -10,6 +10,8 @@ mod command;
 mod contents;
 pub(crate) mod discovery;
 mod files;
+pub(crate) mod mariadb;
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod sqlite;
 pub(crate) mod streams;
@@ -219,6 +221,8 @@ pub(crate) fn of(source: &SourceConfig) -> Box<dyn Workload> {
         SourceConfig::Sqlite(config) => Box::new(sqlite::Sqlite::new(config.clone())),
         SourceConfig::AzureTable(config) => Box::new(azure_table::AzureTable::new(config.clone())),
         SourceConfig::Command(config) => Box::new(command::CommandExport::new(config.clone())),
+        SourceConfig::Mariadb(config) => Box::new(mariadb::Mariadb::new(config.clone())),
+        SourceConfig::Postgres(config) => Box::new(postgres::Postgres::new(config.clone())),
     }
 }
 

@@ -50,7 +50,14 @@ impl Program {
         let mut child = self.start(Stdio::null(), Stdio::piped())?;
         let output = child.stdout.take();
         let complaint = Complaint::listen(&mut child);
-        Ok(ProgramStream { name: self.name(), child: Running(child), output, complaint })
+        let last_words = None;
+        Ok(ProgramStream {
+            name: self.name(),
+            child: Running(child),
+            output,
+            complaint,
+            last_words,
+        })
     }
 
     /// Runs it to its end and returns what it says, without spaces around it.
@@ -161,6 +168,15 @@ pub(crate) struct ProgramStream {
     child: Running,
     output: Option<ChildStdout>,
     complaint: Complaint,
+    last_words: Option<&'static str>,
+}
+
+impl ProgramStream {
+    /// Makes the stream end soundly only if the last line of the program's complaints holds `words` too: for programs whose exit code alone does not
+    /// tell.
+    pub(crate) fn saying(self, words: &'static str) -> Self {
+        Self { last_words: Some(words), ..self }
+    }
 }
 
 impl Read for ProgramStream {
@@ -170,8 +186,11 @@ impl Read for ProgramStream {
             0 if !buffer.is_empty() => {
                 // Kept open until the verdict, so that reading again after a failure is no sound end.
                 let status = self.child.0.wait()?;
-                if !status.success() {
-                    let why = ending(status, &self.complaint.text());
+                let complaint = self.complaint.text();
+                let last = complaint.trim().lines().last().unwrap_or_default();
+                let is_well = self.last_words.is_none_or(|words| last.contains(words));
+                if !status.success() || !is_well {
+                    let why = ending(status, &complaint);
                     return Err(io::Error::other(format!("\"{}\" failed: {why}", self.name)));
                 }
                 self.output = None;
@@ -279,6 +298,19 @@ mod tests {
         assert_eq!(read, b"half\n");
         assert!(error.to_string().ends_with("exit code 3: no disk"), "{error}");
         assert!(stream.read(&mut [0; 8]).is_err(), "it stays a failure");
+    }
+
+    #[test]
+    fn last_words_are_asked_for_beside_the_exit_code() {
+        let ends_well = |script: &str| {
+            let mut stream = shell(script).stream().unwrap().saying("completed OK!");
+            stream.read_to_end(&mut Vec::new()).is_ok()
+        };
+
+        assert!(ends_well("echo all; echo completed OK! >&2"));
+        assert!(!ends_well("echo all"));
+        assert!(!ends_well("echo completed OK! >&2; echo failed >&2"));
+        assert!(!ends_well("echo completed OK! >&2; exit 1"));
     }
 
     #[test]

@@ -127,6 +127,13 @@ pub fn backup(
         cause: std::io::Error::other(error),
     };
     let detail = source.finish().map_err(failed)?;
+    for (path, error) in source.doubts() {
+        report.problem_count += 1;
+        push_bounded(
+            &mut report.problems,
+            Problem { path, kind: error.kind, message: error.message },
+        );
+    }
     monitor.event(Event::Stage("committing"));
     writer.flush()?;
     let stored = writer.stored();

@@ -29,11 +29,27 @@ impl ServerProcess {
         folder: &Path,
         variables: &[(&str, &str)],
     ) -> Self {
+        Self::start_as(None, program, arguments, folder, variables)
+    }
+
+    /// Does the same as another user and group.
+    pub(super) fn start_as(
+        account: Option<(u32, u32)>,
+        program: &Path,
+        arguments: &[&str],
+        folder: &Path,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).expect("a log file");
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some((user, group)) = account {
+            command.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
+            command.arg("--clear-groups");
+        }
+        let child = command
             .arg(program)
             .args(arguments)
             .env_clear()

@@ -1,0 +1,350 @@
+//! MariaDB: a physical copy of the whole server by `mariadb-backup`, its binary logs, and dumps of single databases.
+//!
+//! The copy is stored as the stream that the program makes, without a copy on disk in between; it counts only if the program ended with 0 *and* said that it
+//! completed. It becomes a data directory when it is restored ([`recovery`]).
+
+pub(crate) mod recovery;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use storepool::clock::{Clock, SystemClock};
+use storepool::source::DataSource;
+
+use super::program::Program;
+use super::streams::{OpenStream, StreamTree};
+use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
+use crate::config::{DatabasesConfig, MariadbConfig};
+use crate::error::Cause;
+
+/// The kind of these points.
+pub(crate) const WORKLOAD: &str = "mariadb";
+/// The physical copy.
+pub(super) const COPY: &str = "backup.xbstream";
+/// Folder of the binary logs in a point.
+pub(super) const LOGS: &str = "binlogs";
+/// What `mariadb-backup` says last when all is well.
+pub(super) const COMPLETED: &str = "completed OK!";
+/// Version of [`MariadbDetail`] that is written.
+const DETAIL_FORMAT: u32 = 1;
+
+/// What a point says of itself, in the manifest's detail.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct MariadbDetail {
+    /// Version of this description.
+    pub(crate) format: u32,
+    /// Version of the server.
+    pub(crate) version: String,
+    /// Whether there is a physical copy.
+    pub(crate) physical: bool,
+    /// Where in the binary log the physical copy stands; `None` if there is no log.
+    pub(crate) position: Option<LogPosition>,
+    /// Binary logs in the point, oldest first; none of them is written to any more.
+    pub(crate) logs: Vec<String>,
+    /// What was committed until then is in them; nanoseconds since 1970.
+    pub(crate) logs_until: Option<i64>,
+    /// Dumps.
+    pub(crate) dumps: Vec<DumpDetail>,
+}
+
+/// A place in the binary log.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct LogPosition {
+    /// File.
+    pub(crate) file: String,
+    /// Bytes from its beginning.
+    pub(crate) offset: u64,
+}
+
+/// A dump of one database.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct DumpDetail {
+    /// The database.
+    pub(crate) database: String,
+    /// File of the point.
+    pub(crate) file: String,
+}
+
+/// A server.
+pub(super) struct Mariadb {
+    config: MariadbConfig,
+}
+
+impl Mariadb {
+    pub(super) fn new(config: MariadbConfig) -> Self {
+        Self { config }
+    }
+
+    fn ask(&self, question: &str) -> Result<Vec<Vec<String>>, WorkloadError> {
+        let mut command = client(&self.config, "mariadb");
+        command.extend(["-NBe", question].map(String::from));
+        let program = Program { command, user: None, variables: Vec::new() };
+        let hint = "does the server run, and may the user of defaults_file do so? See docs/workloads-mariadb.md";
+        let answer = program.answer().map_err(|error| error.hint(hint))?;
+        let row = |line: &str| line.split('\t').map(str::to_string).collect();
+        Ok(answer.lines().map(row).collect())
+    }
+
+    fn one(&self, question: &str) -> Result<String, WorkloadError> {
+        let first = self.ask(question)?.into_iter().next().and_then(|row| row.into_iter().next());
+        first.ok_or_else(|| {
+            WorkloadError::failed(format!("{} gave no answer to {question}", self.config.name()))
+        })
+    }
+
+    fn databases(&self) -> Result<Vec<String>, WorkloadError> {
+        match &self.config.dump {
+            DatabasesConfig::None => Ok(Vec::new()),
+            DatabasesConfig::Named(names) => Ok(names.clone()),
+            DatabasesConfig::All => {
+                let all = "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN \
+                     ('information_schema', 'performance_schema', 'sys') ORDER BY 1";
+                Ok(self.ask(all)?.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    // Ends the log that is written to, and returns the folder of the logs and those that are complete.
+    fn complete_logs(&self) -> Result<(PathBuf, Vec<String>), WorkloadError> {
+        if !self.config.binlog {
+            return Ok((PathBuf::new(), Vec::new()));
+        }
+        if self.one("SELECT @@log_bin")? != "1" {
+            let message = format!("{} writes no binary log", self.config.name());
+            let hint = "set log_bin in the server, or leave binlog = true away";
+            return Err(WorkloadError::failed(message).hint(hint));
+        }
+        let place = PathBuf::from(self.one("SELECT @@log_bin_basename")?);
+        self.ask("FLUSH BINARY LOGS")?;
+        let mut logs: Vec<String> = self
+            .ask("SHOW BINARY LOGS")?
+            .into_iter()
+            .filter_map(|row| row.into_iter().next())
+            .collect();
+        logs.pop();
+        Ok((place.parent().map(Path::to_path_buf).unwrap_or_default(), logs))
+    }
+}
+
+// One of the server's own programs, told where the server is. Passwords stand in the option file only.
+fn client(config: &MariadbConfig, program: &str) -> Vec<String> {
+    let mut command = vec![program.to_string()];
+    if let Some(file) = &config.defaults_file {
+        // Must come first, or the files of the system are read too.
+        command.push(format!("--defaults-file={}", file.display()));
+    }
+    command.push(format!("--socket={}", config.socket.display()));
+    if let Some(user) = &config.user {
+        command.push(format!("--user={user}"));
+    }
+    command
+}
+
+impl Workload for Mariadb {
+    fn name(&self) -> String {
+        self.config.name()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let what = format!("source {}", self.config.name());
+        match self.one("SELECT @@version") {
+            Ok(version) => vec![Finding::good(what, format!("MariaDB {version} answers"))],
+            Err(error) => {
+                let reason = match &error.cause {
+                    Some(cause) => format!("{error}: {cause}"),
+                    None => error.to_string(),
+                };
+                vec![Finding::bad(what, reason, error.hint.unwrap_or_default())]
+            }
+        }
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        surroundings: &'a Surroundings<'a>,
+    ) -> Result<Box<dyn Prepared + 'a>, Cause> {
+        let version = self.one("SELECT @@version")?;
+        let dumps: Vec<DumpDetail> = self
+            .databases()?
+            .into_iter()
+            .map(|database| DumpDetail { file: dump_file(&database), database })
+            .collect();
+        let has_log = self.one("SELECT @@log_bin")? == "1";
+        let until = SystemClock::new().now();
+        let (folder, logs) = match surroundings.dry_run {
+            true => Default::default(),
+            false => self.complete_logs()?,
+        };
+        let scratch = Scratch::create(&surroundings.state)?;
+        let mut names: Vec<String> = dumps.iter().map(|dump| dump.file.clone()).collect();
+        names.extend(logs.iter().map(|log| format!("{LOGS}/{log}")));
+        if self.config.physical {
+            names.push(COPY.to_string());
+        }
+        let detail = MariadbDetail {
+            format: DETAIL_FORMAT,
+            version,
+            physical: self.config.physical,
+            position: None,
+            logs_until: (!logs.is_empty()).then_some(until.0),
+            logs,
+            dumps,
+        };
+        let copy = match self.config.physical {
+            true => Some(self.copy(&scratch.0, &self.one("SELECT @@datadir")?)),
+            false => None,
+        };
+        let (config, dumps) = (self.config.clone(), detail.dumps.clone());
+        let opener = move |name: &str| open(&config, copy.as_ref(), &folder, &dumps, has_log, name);
+        let place = scratch.0.clone();
+        let finisher = move || finish(detail.clone(), has_log, &place);
+        let tree = StreamTree {
+            workload: WORKLOAD,
+            label: self.name(),
+            names,
+            time: SystemClock::new().now(),
+            opener: Arc::new(opener),
+            finisher: Box::new(finisher),
+        };
+        Ok(Box::new(Opened { tree, _scratch: scratch }))
+    }
+}
+
+impl Mariadb {
+    fn copy(&self, scratch: &Path, data: &str) -> Program {
+        let mut command = client(&self.config, "mariadb-backup");
+        command.extend(["--backup", "--stream=xbstream"].map(String::from));
+        command.push(format!("--datadir={data}"));
+        command.push(format!("--target-dir={}", scratch.join("target").display()));
+        // What it finds out about the copy is written here too; the log position is read from it.
+        command.push(format!("--extra-lsndir={}", scratch.display()));
+        Program { command, user: None, variables: Vec::new() }
+    }
+}
+
+fn open(
+    config: &MariadbConfig,
+    copy: Option<&Program>,
+    folder: &Path,
+    dumps: &[DumpDetail],
+    has_log: bool,
+    name: &str,
+) -> Result<OpenStream, WorkloadError> {
+    if name == COPY
+        && let Some(copy) = copy
+    {
+        return Ok(Box::new(copy.stream()?.saying(COMPLETED)));
+    }
+    if let Some(log) = name.strip_prefix(LOGS).and_then(|rest| rest.strip_prefix('/')) {
+        let path = folder.join(log);
+        let file = File::open(&path).map_err(|cause| {
+            WorkloadError::failed(format!("cannot open the binary log {}", path.display()))
+                .because(cause)
+        })?;
+        return Ok(Box::new(file));
+    }
+    let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the server"));
+    let dump = dumps.iter().find(|dump| dump.file == name).ok_or_else(missing)?;
+    let mut command = client(config, "mariadb-dump");
+    let words = ["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"];
+    command.extend(words.map(String::from));
+    if has_log {
+        // As a comment: where in the binary log the dump stands.
+        command.push("--master-data=2".to_string());
+    }
+    // After this a name is never taken for an option.
+    command.extend(["--".to_string(), dump.database.clone()]);
+    let program = Program { command, user: None, variables: Vec::new() };
+    Ok(Box::new(program.stream()?))
+}
+
+fn finish(
+    mut detail: MariadbDetail,
+    has_log: bool,
+    scratch: &Path,
+) -> Result<String, WorkloadError> {
+    if detail.physical && has_log {
+        let path = scratch.join("xtrabackup_info");
+        let failed = |why: &str| {
+            WorkloadError::failed(
+                "mariadb-backup did not say where in the binary log its copy stands",
+            )
+            .because(format!("{}: {why}", path.display()))
+        };
+        let text = fs::read_to_string(&path).map_err(|cause| failed(&cause.to_string()))?;
+        let position = position_in(&text).ok_or_else(|| failed("there is no position in it"))?;
+        detail.position = Some(position);
+    }
+    serde_json::to_string(&detail)
+        .map_err(|error| WorkloadError::failed("cannot describe the point").because(error))
+}
+
+// `binlog_pos = filename 'bin.000002', position '342', GTID of the last change '0-1-7'`
+fn position_in(text: &str) -> Option<LogPosition> {
+    let line = text.lines().find(|line| line.starts_with("binlog_pos"))?;
+    let quoted =
+        |word: &str| line.split_once(word)?.1.trim_start().strip_prefix('\'')?.split_once('\'');
+    let (file, _) = quoted("filename")?;
+    let (offset, _) = quoted("position")?;
+    Some(LogPosition { file: file.to_string(), offset: offset.parse().ok()? })
+}
+
+/// Returns the name of the file with the dump of a database: what is no plain character is written as `%` and two digits.
+fn dump_file(database: &str) -> String {
+    let stem = super::postgres::dump_file(database);
+    format!("{}.sql", stem.trim_end_matches(".dump"))
+}
+
+// A folder of the moment; gone when it is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create(state: &Path) -> Result<Self, WorkloadError> {
+        let path = state.join(format!("mariadb-{}", std::process::id()));
+        let made = fs::create_dir_all(&path);
+        made.map_err(|cause| {
+            WorkloadError::failed(format!("cannot create {}", path.display())).because(cause)
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It holds a few small files that the point has too.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Opened {
+    tree: StreamTree,
+    _scratch: Scratch,
+}
+
+impl Prepared for Opened {
+    fn source(&self) -> &dyn DataSource {
+        &self.tree
+    }
+
+    fn release(self: Box<Self>) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_position_is_read_from_what_the_program_tells() {
+        let text = "uuid = x\nbinlog_pos = filename 'bin.000002', position '342', GTID of the last change '0-1-7'\n";
+
+        let position = position_in(text).unwrap();
+
+        assert_eq!(position, LogPosition { file: "bin.000002".to_string(), offset: 342 });
+        assert_eq!(position_in("binlog_pos = \n"), None);
+        assert_eq!(dump_file("my db"), "database-my%20db.sql");
+    }
+}

@@ -1,0 +1,401 @@
+//! A base backup while it arrives: one answer of the server that holds an archive per tablespace, then the server's own list of what it sent.
+//!
+//! The WAL that makes the base consistent comes with it (`WAL true`): a base that the server ended successfully can be restored by itself, and one
+//! whose WAL was gone is no base at all, since the server ends it with an error.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
+
+use super::archive::Archive;
+use super::connection::{Address, Connection, Purpose, Row, Said};
+use super::error::PostgresError;
+use super::inventory::{Arrived, BadPage};
+use super::lsn::Lsn;
+use super::pages::PAGE;
+
+type Result<T> = std::result::Result<T, PostgresError>;
+
+/// The oldest version whose base backups come as one stream.
+const OLDEST_VERSION: u32 = 150_000;
+/// What the server says at the end when it met a page with a wrong checksum (`ERRCODE_DATA_CORRUPTED`).
+const DATA_CORRUPTED: &str = "XX001";
+/// Longest list of what was sent; a file takes some 150 bytes in it.
+const INVENTORY_LIMIT: usize = 1 << 30;
+/// Name of that list.
+pub(super) const INVENTORY: &str = "backup_manifest";
+
+/// What a point says of its base, in the manifest's detail.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct BaseDetail {
+    /// Version of this description.
+    pub(crate) format: u32,
+    /// Which cluster.
+    pub(crate) system_identifier: String,
+    /// Version of the server, as `server_version_num`.
+    pub(crate) server_version: u32,
+    /// Bytes of a WAL segment.
+    pub(crate) wal_segment_bytes: u64,
+    /// Timeline at the end.
+    pub(crate) timeline: u32,
+    /// Where recovery begins.
+    pub(crate) start: Lsn,
+    /// From here on the cluster is consistent.
+    pub(crate) end: Lsn,
+    /// Whether its pages have checksums.
+    pub(crate) page_checksums: bool,
+    /// The archives, in the order in which they came; the last one is the data directory.
+    pub(crate) archives: Vec<ArchiveDetail>,
+}
+
+/// One archive of a base.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct ArchiveDetail {
+    /// File of the point.
+    pub(crate) file: String,
+    /// Number and place of the tablespace; `None` for the data directory itself.
+    pub(crate) tablespace: Option<Tablespace>,
+}
+
+/// A tablespace.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Tablespace {
+    /// OID.
+    pub(crate) oid: String,
+    /// Where it was.
+    pub(crate) location: PathBuf,
+}
+
+/// The version of [`BaseDetail`] that is written.
+pub(crate) const DETAIL_FORMAT: u32 = 1;
+
+/// A base backup that arrives.
+pub(super) struct BaseBackup {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    connection: Connection,
+    detail: BaseDetail,
+    part: Part,
+    pending: Bytes,
+    archive: Archive,
+    arrived: Arrived,
+    inventory: Vec<u8>,
+    failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Before,
+    Archive(usize),
+    Inventory,
+    End,
+}
+
+impl BaseBackup {
+    /// Asks the server to begin. Returns when it has: then it is known which archives will come.
+    pub(super) fn begin(address: &Address) -> Result<Self> {
+        let mut connection = Connection::open(address, Purpose::Replication)?;
+        let version: u32 = number(&mut connection, "server_version_num")?;
+        if version < OLDEST_VERSION {
+            return Err(PostgresError::TooOld {
+                server: connection.server().to_string(),
+                version: connection.ask_one("SHOW server_version")?,
+            });
+        }
+        let system_identifier = connection.ask_one("IDENTIFY_SYSTEM")?;
+        let wal_segment_bytes = wal_segment_bytes(&mut connection)?;
+        let page_checksums = connection.ask_one("SHOW data_checksums")? == "on";
+        let usual_pages = number::<usize>(&mut connection, "block_size")? == PAGE
+            && connection.ask_one("SHOW segment_size")? == "1GB";
+        connection.start(
+            "BASE_BACKUP (LABEL 'keepwell', CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, \
+             MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', VERIFY_CHECKSUMS true)",
+        )?;
+        let [begin] = &result(&mut connection)?[..] else {
+            return Err(connection.unexpected("a backup without a beginning".to_string()));
+        };
+        let (start, timeline) = place(&connection, begin)?;
+        let spaces = result(&mut connection)?;
+        let detail = BaseDetail {
+            format: DETAIL_FORMAT,
+            system_identifier,
+            server_version: version,
+            wal_segment_bytes,
+            timeline,
+            start,
+            end: start,
+            page_checksums,
+            archives: archives(&spaces),
+        };
+        let judged_from = (page_checksums && usual_pages).then_some(start);
+        Ok(Self {
+            inner: Mutex::new(Inner {
+                connection,
+                detail,
+                part: Part::Before,
+                pending: Bytes::new(),
+                archive: Archive::new(),
+                arrived: Arrived::new(judged_from),
+                inventory: Vec::new(),
+                failure: None,
+            }),
+        })
+    }
+
+    /// Returns the files that will come, in their order.
+    pub(super) fn files(&self) -> Vec<String> {
+        let inner = self.lock();
+        let archives = inner.detail.archives.iter().map(|archive| archive.file.clone());
+        archives.chain([INVENTORY.to_string()]).collect()
+    }
+
+    /// Opens one of [`BaseBackup::files`]; they must be read in their order, each to its end.
+    pub(super) fn stream(self: &Arc<Self>, file: &str) -> Option<Box<dyn Read + Send>> {
+        let inner = self.lock();
+        let number = inner.detail.archives.iter().position(|archive| archive.file == file);
+        let part = match number {
+            Some(number) => Part::Archive(number),
+            None if file == INVENTORY => Part::Inventory,
+            None => return None,
+        };
+        drop(inner);
+        Some(Box::new(BaseStream { base: self.clone(), part }))
+    }
+
+    /// Takes the end from the server, after everything was read: where the cluster is consistent, and whether all that was sent arrived. Returns the
+    /// description and the damaged pages, and how many there are.
+    ///
+    /// # Errors
+    /// The server did not end the backup successfully, or something is missing: then there is no base.
+    pub(super) fn finish(&self) -> Result<(BaseDetail, Vec<BadPage>, u64)> {
+        let mut inner = self.lock();
+        inner.finish()?;
+        let (named, count) = inner.arrived.bad_pages();
+        let (named, count) = (named.to_vec(), count);
+        Ok((inner.detail.clone(), named, count))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    // Reads on until bytes of `part` are pending, or it is over.
+    fn fill(&mut self, part: Part) -> Result<()> {
+        while self.pending.is_empty() && self.part <= part {
+            match self.connection.next()? {
+                Said::Copy(mut bytes) => {
+                    if bytes.is_empty() {
+                        return Err(self.connection.unexpected("an empty piece".to_string()));
+                    }
+                    match bytes.get_u8() {
+                        b'n' => self.enter_archive()?,
+                        b'd' => self.take(bytes)?,
+                        b'm' => {
+                            self.leave_archive()?;
+                            self.part = Part::Inventory;
+                        }
+                        // Progress.
+                        b'p' => {}
+                        _ => {
+                            return Err(self
+                                .connection
+                                .unexpected("a piece of a kind that is unknown".to_string()));
+                        }
+                    }
+                }
+                Said::CopyEnd => {
+                    if self.part != Part::Inventory {
+                        return Err(self.connection.unexpected("an early end".to_string()));
+                    }
+                    self.part = Part::End;
+                }
+                Said::Failed { message, code } => {
+                    return Err(self.connection.refused(message, code));
+                }
+                Said::Row(_) | Said::ResultEnd | Said::Ready => {
+                    return Err(self.connection.unexpected("an early end".to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_archive(&mut self) -> Result<()> {
+        self.leave_archive()?;
+        let number = match self.part {
+            Part::Before => 0,
+            Part::Archive(number) => number + 1,
+            _ => return Err(self.connection.unexpected("an archive out of order".to_string())),
+        };
+        let Some(archive) = self.detail.archives.get(number) else {
+            return Err(self.connection.unexpected("an archive too many".to_string()));
+        };
+        self.arrived.enter(match &archive.tablespace {
+            Some(space) => PathBuf::from("pg_tblspc").join(&space.oid),
+            None => PathBuf::new(),
+        });
+        self.archive = Archive::new();
+        self.part = Part::Archive(number);
+        Ok(())
+    }
+
+    fn leave_archive(&mut self) -> Result<()> {
+        match self.part {
+            Part::Archive(_) => self.archive.finish().map_err(|error| self.not_as_sent(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, bytes: Bytes) -> Result<()> {
+        match self.part {
+            Part::Archive(_) => {
+                let pushed = self.archive.push(&bytes, &mut self.arrived);
+                pushed.map_err(|error| self.not_as_sent(&error))?;
+            }
+            Part::Inventory => {
+                if self.inventory.len() + bytes.len() > INVENTORY_LIMIT {
+                    return Err(self.connection.unexpected("a list without an end".to_string()));
+                }
+                self.inventory.extend_from_slice(&bytes);
+            }
+            Part::Before | Part::End => {
+                return Err(self.connection.unexpected("data out of order".to_string()));
+            }
+        }
+        self.pending = bytes;
+        Ok(())
+    }
+
+    fn not_as_sent(&self, what: &dyn std::fmt::Display) -> PostgresError {
+        let server = self.connection.server().to_string();
+        PostgresError::NotAsSent { server, what: what.to_string() }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(self.connection.unexpected(failure.clone()));
+        }
+        let complete = self.detail.archives.len();
+        self.fill(Part::Inventory)?;
+        if self.part != Part::End || !self.pending.is_empty() {
+            return Err(self
+                .connection
+                .unexpected(format!("not all of its {complete} archives were read")));
+        }
+        let mut end = None;
+        let mut refusal = None;
+        loop {
+            match self.connection.next()? {
+                Said::Row(row) => end = Some(place(&self.connection, &row)?),
+                Said::Failed { message, code } => refusal = Some((message, code)),
+                Said::Ready => break,
+                Said::ResultEnd | Said::Copy(_) | Said::CopyEnd => {}
+            }
+        }
+        match refusal {
+            // It reads a page again before it calls it damaged: what we saw was torn by a write, and the WAL mends it.
+            None => self.arrived.clear(),
+            // All was sent, and the end is known: the base is whole but for the pages that are damaged in the cluster itself.
+            Some((_, code)) if code == DATA_CORRUPTED && end.is_some() => {
+                let (named, _) = self.arrived.bad_pages();
+                if named.is_empty() {
+                    self.arrived.doubt();
+                }
+            }
+            Some((message, code)) => return Err(self.connection.refused(message, code)),
+        }
+        let Some((lsn, timeline)) = end else {
+            return Err(self.connection.unexpected("a backup without an end".to_string()));
+        };
+        (self.detail.end, self.detail.timeline) = (lsn, timeline);
+        self.arrived.compare(&self.inventory).map_err(|what| self.not_as_sent(&what))
+    }
+}
+
+struct BaseStream {
+    base: Arc<BaseBackup>,
+    part: Part,
+}
+
+impl Read for BaseStream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut inner = self.base.lock();
+        if let Err(error) = inner.fill(self.part) {
+            inner.failure = Some(error.to_string());
+            return Err(io::Error::other(error));
+        }
+        if inner.part != self.part {
+            // The next one has begun. (Somebody who leaves one in the middle is found out at the end.)
+            return Ok(0);
+        }
+        let length = room.len().min(inner.pending.len());
+        room[..length].copy_from_slice(&inner.pending[..length]);
+        inner.pending.advance(length);
+        Ok(length)
+    }
+}
+
+// The rows of one result.
+fn result(connection: &mut Connection) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    loop {
+        match connection.next()? {
+            Said::Row(row) => rows.push(row),
+            Said::ResultEnd => return Ok(rows),
+            Said::Failed { message, code } => return Err(connection.refused(message, code)),
+            Said::Copy(_) | Said::CopyEnd | Said::Ready => {
+                return Err(connection.unexpected("an answer out of order".to_string()));
+            }
+        }
+    }
+}
+
+fn place(connection: &Connection, row: &Row) -> Result<(Lsn, u32)> {
+    let [Some(lsn), Some(timeline)] = &row[..] else {
+        return Err(connection.unexpected("a place that is none".to_string()));
+    };
+    let lsn = lsn.parse().map_err(|error| connection.unexpected(error))?;
+    let timeline = timeline.parse();
+    Ok((lsn, timeline.map_err(|_| connection.unexpected("a timeline that is none".to_string()))?))
+}
+
+fn archives(spaces: &[Row]) -> Vec<ArchiveDetail> {
+    let mut archives = Vec::new();
+    for (number, row) in spaces.iter().enumerate() {
+        let field = |place: usize| row.get(place).cloned().flatten();
+        let tablespace = match (field(0), field(1)) {
+            (Some(oid), Some(location)) => Some(Tablespace { oid, location: location.into() }),
+            _ => None,
+        };
+        let what = match &tablespace {
+            Some(space) => format!("tablespace-{}", space.oid),
+            None => "base".to_string(),
+        };
+        // Numbered, since files are read in the order of their names.
+        archives.push(ArchiveDetail { file: format!("{:04}-{what}.tar", number + 1), tablespace });
+    }
+    archives
+}
+
+fn number<T: std::str::FromStr>(connection: &mut Connection, name: &str) -> Result<T> {
+    let text = connection.ask_one(&format!("SHOW {name}"))?;
+    text.parse().map_err(|_| connection.unexpected(format!("{name} is {text}")))
+}
+
+fn wal_segment_bytes(connection: &mut Connection) -> Result<u64> {
+    let text = connection.ask_one("SHOW wal_segment_size")?;
+    let units = [("GB", 30), ("MB", 20), ("kB", 10), ("B", 0)];
+    let parsed = units.into_iter().find_map(|(unit, shift)| {
+        text.strip_suffix(unit)?.parse::<u64>().ok().map(|value| value << shift)
+    });
+    let usual =
+        parsed.filter(|bytes| bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(bytes));
+    usual.ok_or_else(|| connection.unexpected(format!("wal_segment_size is {text}")))
+}
