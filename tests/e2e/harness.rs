@@ -38,6 +38,14 @@ impl Keepwell {
         Self { directory: tempfile::tempdir().expect("a temporary directory"), user: None }
     }
 
+    /// Creates a home in memory, in which nothing is yet: for stories of very many small writes.
+    pub(crate) fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self { directory: directory.expect("a temporary directory"), user: None }
+    }
+
     /// Creates a home with an empty pool.
     pub(crate) fn new() -> Self {
         let keepwell = Self::blank();

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use cloudsync::retention::{Count, RetentionPolicy};
+use cloudsync::store::bandwidth::{Calendar, Rate};
 use storepool::space::Reserve;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use super::{
-    AlertsConfig, Config, GroupConfig, HookCommand, HooksConfig, MailConfig, MailSecurity, Routine,
-    Secret, SourceConfig, SyncWhen, WebhookConfig,
+    AlertsConfig, Config, GroupConfig, HookCommand, HooksConfig, MailConfig, MailSecurity,
+    MaintenanceConfig, Routine, Secret, SourceConfig, SyncWhen, VaultConfig, WebhookConfig,
 };
 use crate::schedule::Schedule;
 
@@ -18,9 +19,7 @@ pub(crate) fn effective(config: &Config) -> String {
     document.insert("pool", Item::Table(pool(config)));
     let mut vaults = parent();
     for (name, vault) in &config.vaults {
-        let mut table = Table::new();
-        table.insert("credentials", value(vault.credentials.display().to_string()));
-        vaults.insert(name, Item::Table(table));
+        vaults.insert(name, Item::Table(self::vault(vault)));
     }
     document.insert("vault", Item::Table(vaults));
     let mut groups = parent();
@@ -28,9 +27,12 @@ pub(crate) fn effective(config: &Config) -> String {
         groups.insert(name, Item::Table(group(config)));
     }
     document.insert("group", Item::Table(groups));
-    document.insert("maintenance", Item::Table(maintenance(config)));
+    document.insert("maintenance", Item::Table(maintenance(&config.maintenance)));
     document.insert("daemon", Item::Table(daemon(config)));
     document.insert("alerts", Item::Table(alerts(&config.alerts)));
+    let mut security = Table::new();
+    security.insert("enabled", value(config.security.enabled));
+    document.insert("security", Item::Table(security));
     document.to_string()
 }
 
@@ -69,6 +71,35 @@ fn pool(config: &Config) -> Table {
     table.insert("compression", value(i64::from(config.pool.compression)));
     table.insert("pack_size", value(config.pool.pack_size as i64));
     table
+}
+
+fn vault(config: &VaultConfig) -> Table {
+    let mut table = Table::new();
+    table.insert("credentials", value(config.credentials.display().to_string()));
+    table.insert("upload_limit", upload_limit(&config.upload_limit));
+    if let Some(policy) = &config.retention {
+        table.insert("retention", value(retention(policy)));
+    }
+    table.insert("undelete", duration(config.undelete));
+    table.insert("policy", value(config.policy.word()));
+    table.insert("maintenance", Item::Table(maintenance(&config.maintenance)));
+    table
+}
+
+fn upload_limit(calendar: &Calendar) -> Item {
+    let rate = |rate: Option<Rate>| match rate {
+        None => Value::from("off"),
+        Some(rate) => (rate.bytes_per_second() as i64).into(),
+    };
+    let mut table = InlineTable::new();
+    table.insert("default", rate(calendar.usual()));
+    for (hours, limit) in calendar.hours() {
+        table.insert(&hours.to_string(), rate(limit));
+    }
+    match table.len() {
+        1 => value(rate(calendar.usual())),
+        _ => value(table),
+    }
 }
 
 fn group(config: &GroupConfig) -> Table {
@@ -159,8 +190,7 @@ fn hooks(hooks: &HooksConfig) -> InlineTable {
     table
 }
 
-fn maintenance(config: &Config) -> Table {
-    let config = &config.maintenance;
+fn maintenance(config: &MaintenanceConfig) -> Table {
     let mut table = Table::new();
     let mut routine = |key: &str, routine: &Routine| {
         table.insert(key, schedule(routine.schedule.as_ref()));
@@ -249,4 +279,41 @@ fn alerts(config: &AlertsConfig) -> Table {
         table.insert("textfile", value(path.display().to_string()));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_a_configuration_that_says_the_same() {
+        let text = "[pool]\npaths = [\"/p\"]\nreserve = \"3%\"\n\
+                    [vault.plain]\ncredentials = \"/a.vault\"\n\
+                    [vault.main]\ncredentials = \"/m.vault\"\npolicy = \"strict\"\nundelete = \"30d\"\n\
+                    upload_limit = { default = \"off\", \"Mon-Fri 08:00-18:00\" = \"20M\", \"Sat 22:00-06:00\" = \"1M\", \"Sun 12:00-24:00\" = \"2M\" }\n\
+                    retention = { daily = 10, weekly = 4, monthly = 3, yearly = \"all\" }\n\
+                    [vault.main.maintenance]\nprune = \"never\"\ncheck_read = \"2%\"\ncheck_alert_after = \"60d\"\n\
+                    [group.web]\nsources = [{ files = [\"/srv\"], exclude = [\"*.tmp\"] }]\nschedule = \"daily 02:00\"\n\
+                    timezone = \"Europe/Berlin\"\nvault = \"main\"\nsync = \"weekly Sun 03:00\"\n\
+                    [maintenance]\nforget = \"daily 01:00\"\ntimezone = \"UTC\"\n\
+                    [daemon]\nslots = 3\nmemory = \"512M\"\n\
+                    [security]\nenabled = false\n";
+        let path = Path::new("/keepwell.toml");
+        let config = Config::parse(path, text).unwrap();
+
+        let shown = effective(&config);
+
+        let again = Config::parse(path, &shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+        assert_eq!(again.vaults, config.vaults, "{shown}");
+        assert_eq!(again.groups, config.groups, "{shown}");
+        assert_eq!(again.maintenance, config.maintenance, "{shown}");
+        assert_eq!(again.security, config.security, "{shown}");
+        assert_eq!((again.daemon, again.pool), (config.daemon, config.pool), "{shown}");
+        assert!(
+            shown.contains("[vault.plain.maintenance]") && shown.contains("undelete"),
+            "{shown}"
+        );
+    }
 }

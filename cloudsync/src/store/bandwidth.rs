@@ -74,6 +74,21 @@ impl Hours {
     }
 }
 
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.days.iter().all(|day| *day) {
+            let days = DAYS.iter().zip(self.days).filter(|(_, is)| *is).map(|(name, _)| *name);
+            write!(f, "{} ", days.collect::<Vec<_>>().join(","))?;
+        }
+        // Midnight at the end of a day is 24:00; past it, the hours are those of the next day.
+        let to = match self.to {
+            ..=MINUTES_PER_DAY => self.to,
+            later => later - MINUTES_PER_DAY,
+        };
+        write!(f, "{:02}:{:02}-{:02}:{:02}", self.from / 60, self.from % 60, to / 60, to % 60)
+    }
+}
+
 impl FromStr for Hours {
     type Err = String;
 
@@ -159,6 +174,16 @@ impl Calendar {
         }
         self.hours.push((hours, limit));
         Ok(self)
+    }
+
+    /// Returns the limit outside of all hours that have one of their own.
+    pub fn usual(&self) -> Option<Rate> {
+        self.default
+    }
+
+    /// Returns the hours with limits of their own.
+    pub fn hours(&self) -> impl Iterator<Item = (&Hours, Option<Rate>)> {
+        self.hours.iter().map(|(hours, limit)| (hours, *limit))
     }
 
     /// Returns the limit at a moment.
