@@ -22,6 +22,7 @@ use storepool::id::PointId;
 use storepool::monitor::{Event, Monitor};
 use storepool::pool::Session;
 use storepool::prune::{Fate, PackUse, PlanLimits, PrunePlan};
+use storepool::simulated::{self, Mistake};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -156,6 +157,7 @@ pub async fn prune(
     let mut snapshot = writing.begin().await?;
     let clocks = read_clocks(writing.realm, writing.anchor, writing.around).await?;
     let (now, clock_doubt) = match clocks.trusted() {
+        _ if simulated::makes(Mistake::OwnClock) => (Some(writing.around.clock.now()), None),
         Ok(now) => (Some(now), None),
         Err(doubt) => (None, Some(doubt)),
     };

@@ -30,6 +30,7 @@ pub mod reach;
 pub mod repair;
 pub mod restore;
 mod sieve;
+pub mod simulated;
 pub mod source;
 pub mod space;
 pub mod sqlite;

@@ -31,6 +31,7 @@ use crate::lock::{HeldLock, Locks};
 use crate::manifest::Manifest;
 use crate::marker::Marker;
 use crate::point::PointFiles;
+use crate::simulated::{self, Mistake};
 use crate::space::Reserve;
 
 /// Choices that do not change the format.
@@ -186,7 +187,9 @@ impl Pool {
     pub fn forget(&self, points: &[PointId]) -> Result<()> {
         for files in self.point_files() {
             for point in points {
-                files.mark_forgotten(*point)?;
+                if !simulated::makes(Mistake::ForgottenUnmarked) {
+                    files.mark_forgotten(*point)?;
+                }
             }
         }
         self.catalog.remove(points)?;

@@ -21,6 +21,7 @@ use crate::pack::writer::PackWriter;
 use crate::pack::{CHUNK_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
 use crate::pool::{Found, Pool, Session};
 use crate::sieve::{Sieve, SieveView};
+use crate::simulated::{self, Mistake};
 
 /// A frame of data is closed when it holds this many bytes: measured in docs/decisions/0001.
 pub const DATA_FRAME_LENGTH: usize = 1 << 20;
@@ -162,12 +163,7 @@ impl PoolWriter {
                 self.shared.hand_over(&self.sender, pack)?;
             }
         }
-        let mut waiting = lock(&self.shared.waiting);
-        while *waiting > 0 {
-            waiting = self.shared.settled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(waiting);
-        self.shared.check()
+        self.shared.await_settled()
     }
 
     /// Returns what was stored so far.
@@ -227,7 +223,17 @@ impl Shared {
             self.check()?;
             return Err(Error::WorkerPanicked { stage: "committing packs" });
         }
-        Ok(())
+        if simulated::is_lockstep() { self.await_settled() } else { Ok(()) }
+    }
+
+    // Returns when no pack is on its way any more.
+    fn await_settled(&self) -> Result<()> {
+        let mut waiting = lock(&self.waiting);
+        while *waiting > 0 {
+            waiting = self.settled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(waiting);
+        self.check()
     }
 
     fn create_pack(&self, kind: PackKind) -> Result<OpenPack> {
@@ -270,7 +276,9 @@ fn commit_pack(shared: &Shared, pack: OpenPack) -> Result<()> {
     let target = crate::pack::writer::pack_path(&pack.packs, sealed.id);
     let directory = target.parent().expect("a pack lies in a directory");
     // The directory is synced too: without it a crash may keep the index rows and lose the file they name.
-    shared.pool.world().disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
+    if !simulated::makes(Mistake::PackNameUnsynced) {
+        shared.pool.world().disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
+    }
     let toc = sealed.toc.clone();
     let length = sealed.length;
     let made =
@@ -385,7 +393,9 @@ impl ChunkWriter {
         if shared.sieve.excludes(id, &mut self.sieve)? {
             return Ok(None);
         }
-        let usable = |row: &PackRow| row.condemned_after.is_none();
+        let usable = |row: &PackRow| {
+            row.condemned_after.is_none() || simulated::makes(Mistake::CondemnedReused)
+        };
         let found = shared.pool.find(&self.lookup, id, usable)?;
         if found.is_none() {
             shared.sieve.searched_in_vain();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
+use storepool::simulated::{self, Mistake};
 
 use crate::layout::Generation;
 use crate::vault::Ordinals;
@@ -66,6 +67,13 @@ impl DeletionPlan {
                 })
                 .map(|(ordinal, _)| *ordinal)
                 .collect();
+        }
+        if simulated::makes(Mistake::DeleteBeforeCommit) {
+            let condemned = plan
+                .condemned
+                .iter()
+                .filter_map(|ordinal| Some((ordinal, snapshot.object(ordinal)?.record)));
+            plan.due.extend(condemned);
         }
         plan
     }

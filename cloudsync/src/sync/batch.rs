@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use storepool::id::PointId;
 use storepool::pack::Toc;
+use storepool::simulated::{self, Mistake};
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
@@ -237,15 +238,25 @@ impl Batch {
             return Ok(());
         }
         self.close_index().await?;
-        let mut manifests = Vec::new();
+        let (mut manifests, mut late) = (Vec::new(), Vec::new());
         for number in 0..self.points.len() {
             let body = std::mem::take(&mut self.points[number].manifest);
             let content = Content::Object(ObjectKind::Manifest);
             let sealed = container::seal_body(self.realm.keys(), content, &body)
                 .map_err(|_| Error::TooLarge { what: "a manifest" })?;
+            if simulated::makes(Mistake::CommitFirst) {
+                let record = record_of(&self.state, ObjectKind::Manifest, &sealed);
+                self.add(record);
+                manifests.push(record.hash);
+                late.push((record, sealed));
+                continue;
+            }
             manifests.push(self.put(ObjectKind::Manifest, sealed).await?);
         }
         self.append(snapshot, anchor, around, &manifests).await?;
+        for (record, sealed) in late {
+            put_object(&self.realm, &self.state, &record, sealed).await?;
+        }
         if let Err(error) = self.realm.checkpoint_if_due(snapshot).await {
             tracing::warn!(%error, "the checkpoint is left to the next sync");
         }

@@ -11,6 +11,7 @@ pub(super) struct Gate {
 
 #[derive(Debug)]
 struct State {
+    places: usize,
     free: usize,
     closed: bool,
 }
@@ -22,7 +23,7 @@ pub(super) struct GatePlace(Arc<Gate>);
 impl Gate {
     /// Opens a gate with so many places; it is closed when the keeper is dropped, however that comes about.
     pub(super) fn open(places: usize) -> GateKeeper {
-        let state = Mutex::new(State { free: places, closed: false });
+        let state = Mutex::new(State { places, free: places, closed: false });
         GateKeeper(Arc::new(Self { state, freed: Condvar::new() }))
     }
 
@@ -37,6 +38,14 @@ impl Gate {
         }
         state.free -= 1;
         Some(GatePlace(self.clone()))
+    }
+
+    /// Waits until only so many places are taken, or the gate is closed.
+    pub(super) fn await_taken(&self, taken: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.places - state.free > taken && !state.closed {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Returns whether nobody is let in any more.

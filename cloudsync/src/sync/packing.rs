@@ -15,6 +15,7 @@ use storepool::pack::frame::{FrameBuilder, FrameCodec};
 use storepool::pack::{ChunkEntry, PackKind, Toc};
 use storepool::pool::Session;
 use storepool::reach::{Reach, Reached};
+use storepool::simulated;
 use storepool::tree::ChunkFetch;
 use tokio::sync::mpsc::Sender;
 
@@ -454,7 +455,12 @@ impl Packer {
             .collect();
         self.ledger.enter_chunks(no, &names)?;
         self.open.retain(|_, pack| *pack != no);
-        self.send(Parcel::Pack(BuiltPack { no, kind, toc, frames, place }))
+        self.send(Parcel::Pack(BuiltPack { no, kind, toc, frames, place }))?;
+        if simulated::is_lockstep() {
+            let open = [&self.data, &self.metadata].into_iter().flatten().count();
+            self.gate.await_taken(open);
+        }
+        Ok(())
     }
 
     fn name(&self, chunk: &ChunkId) -> ChunkName {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use storepool::pack::Toc;
+use storepool::simulated::{self, Mistake};
 use tokio::task::JoinSet;
 
 use crate::crypto::container::object_limit;
@@ -46,6 +47,9 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
                 && pack.record.copy == state.next_copy(pack.record.hash) =>
             {
                 unnamed.push(pack);
+            }
+            None if simulated::makes(Mistake::LedgerIsTruth) => {
+                batch.know_live(pack.no, pack.ordinal.unwrap_or(0));
             }
             None => gone.push(pack.no),
         }

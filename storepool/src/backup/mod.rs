@@ -23,6 +23,7 @@ use crate::index::PackNo;
 use crate::manifest::{Manifest, PROBLEMS_LIMIT, PointSet, Problem, Totals};
 use crate::monitor::{Event, Monitor};
 use crate::pool::{Pool, Session};
+use crate::simulated::{self, Mistake};
 use crate::source::DataSource;
 use crate::tree::Node;
 use crate::writer::{PoolWriter, SpacePolicy};
@@ -135,7 +136,9 @@ pub fn backup(
         );
     }
     monitor.event(Event::Stage("committing"));
-    writer.flush()?;
+    if !simulated::makes(Mistake::PointBeforePacks) {
+        writer.flush()?;
+    }
     let stored = writer.stored();
     report.totals.bytes_new = stored.raw_bytes;
     report.totals.bytes_stored = stored.stored_bytes;
@@ -200,7 +203,10 @@ fn commit(
     let mut chunks = writer.chunk_writer()?;
     let (id, _) = chunks.put(ChunkKind::Manifest, &bytes)?;
     chunks.finish()?;
-    writer.flush()?;
+    let unflushed = simulated::makes(Mistake::PointBeforePacks);
+    if !unflushed {
+        writer.flush()?;
+    }
     let point = PointId::from(id);
     let notes = Notes { tags: tags.to_vec(), pins: Vec::new() };
     for files in pool.point_files() {
@@ -208,6 +214,9 @@ fn commit(
             files.write_notes(point, &notes, &pool.temporary(files.directory))?;
         }
         files.write(point, &bytes, &pool.temporary(files.directory))?;
+    }
+    if unflushed {
+        writer.flush()?;
     }
     pool.catalog().add(&Point::of(point, manifest, notes), relied_on)?;
     Ok(point)

@@ -15,6 +15,7 @@ use crate::monitor::{Event, Monitor};
 use crate::pack::frame::{FrameCodec, verify_chunks};
 use crate::pack::reader::PackReader;
 use crate::pool::{Pool, Session};
+use crate::simulated;
 use crate::tree::ChunkFetch;
 
 /// Most threads that read.
@@ -81,6 +82,7 @@ fn read_in_threads(pool: &Pool, packs: &[PackRow], monitor: &dyn Monitor) -> Res
         bytes: packs.iter().map(|row| row.length).sum(),
     });
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let threads = simulated::threads(threads);
     let threads = threads.min(THREADS_MOST).min(packs.len()).max(1);
     let next = AtomicUsize::new(0);
     let all = Mutex::new(Findings::default());

@@ -5,6 +5,7 @@ use zstd::zstd_safe::CParameter;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::pack::{ChunkEntry, Codec, FRAME_LIMIT, FrameEntry};
+use crate::simulated::{self, Mistake};
 
 /// A frame in the making: chunks joined end to end.
 #[derive(Debug, Default)]
@@ -125,6 +126,9 @@ impl FrameCodec {
 
 /// Compares the chunks that a decoded frame should hold with what it holds; names the first that differs.
 pub fn verify_chunks(chunks: &[ChunkEntry], decoded: &[u8]) -> std::result::Result<(), ChunkId> {
+    if simulated::makes(Mistake::UnverifiedChunks) {
+        return Ok(());
+    }
     let mut rest = decoded;
     for chunk in chunks {
         let (own, after) = rest.split_at_checked(chunk.length as usize).ok_or(chunk.id)?;

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::pack::frame::SealedFrame;
 use crate::pack::{ChunkEntry, HEADER_LENGTH, Header, PackKind, TRAILER_LENGTH, Toc, Trailer};
+use crate::simulated::{self, Mistake};
 
 /// A pack being written. Dropping it unsealed removes the file.
 pub struct PackWriter {
@@ -72,7 +73,9 @@ impl PackWriter {
         let written = file.append(&toc_bytes).and_then(|()| file.append(&trailer.encode()));
         written.map_err(Error::io("write", &self.path))?;
         // A failed sync is never retried on the same file: the kernel may have marked the lost pages clean.
-        file.sync().map_err(Error::io("sync", &self.path))?;
+        if !simulated::makes(Mistake::PackUnsynced) {
+            file.sync().map_err(Error::io("sync", &self.path))?;
+        }
         drop(file);
         let target = pack_path(packs, trailer.pack);
         self.disk.rename(&self.path, &target).map_err(Error::io("rename", &self.path))?;

@@ -12,6 +12,7 @@ use crate::pack::Toc;
 use crate::pool::{Pool, Session};
 use crate::prune::plan::{PackUse, Standing};
 use crate::reach::Reach;
+use crate::simulated::{self, Mistake};
 use crate::space::drop_ballast;
 
 /// How often a condemnation is tried again because points appeared meanwhile; each time only what is new is marked.
@@ -81,7 +82,9 @@ impl<'a> Collection<'a> {
             if session.no == self.session.no() {
                 continue;
             }
-            if !self.pool.locks().is_alive(&session.lock)? {
+            if simulated::makes(Mistake::PruneIgnoresSessions)
+                || !self.pool.locks().is_alive(&session.lock)?
+            {
                 dead.push(session.no);
                 continue;
             }

@@ -17,6 +17,7 @@ use crate::pack::reader::PackReader;
 use crate::pool::Pool;
 use crate::prune::collection::{Collection, drop_all_ballast};
 use crate::prune::plan::PackUse;
+use crate::simulated;
 use crate::writer::{
     ChunkWriter, DATA_FRAME_LENGTH, METADATA_FRAME_LENGTH, PoolWriter, SpacePolicy, Stored,
 };
@@ -152,6 +153,7 @@ impl Copier<'_> {
             }
         }
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = simulated::threads(threads);
         let threads = threads.min(THREADS_MOST).min(jobs.len()).max(1);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {

@@ -22,6 +22,7 @@ use crate::pack::reader::PackReader;
 use crate::pack::{ChunkEntry, Slot};
 use crate::pool::{Pool, Session};
 use crate::reach::nodes::{FrameJob, Harvest, Want, Worker};
+use crate::simulated;
 use crate::tree::{ChunkRef, ListRef};
 
 /// Trees (or lists) that are located and read together.
@@ -375,6 +376,7 @@ impl<'a> Reach<'a> {
 
     fn harvest(&mut self, jobs: &[FrameJob], kind: ChunkKind) -> Result<Vec<Harvest>> {
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = simulated::threads(threads);
         let threads = threads.min(THREADS_MOST).min(jobs.len() / FRAMES_PER_THREAD).max(1);
         while self.workers.len() < threads {
             self.workers.push(Worker::new(self.pool.options().compression_level)?);

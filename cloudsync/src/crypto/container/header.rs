@@ -12,6 +12,8 @@ use crate::layout::{Generation, ObjectHash, ObjectKind, RealmId};
 pub(super) const MAGIC: &[u8; 8] = b"KWSEAL1\n";
 const VERSION: u16 = 1;
 const WRAP_REALM_KEY: u8 = 1;
+/// Where the kind of object is.
+pub(super) const KIND: usize = 10;
 /// Where the synthetic salt is.
 pub(super) const SALT: Range<usize> = 32..64;
 /// Where the commitment to the key is.
@@ -181,7 +183,7 @@ pub(super) fn outer_header(realm: RealmId, content: Content, padded: u64) -> [u8
     let mut header = [0; HEADER_LENGTH];
     header[..8].copy_from_slice(MAGIC);
     header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    header[10] = kind as u8;
+    header[KIND] = kind as u8;
     header[11] = WRAP_REALM_KEY;
     header[12] = SEGMENT_EXPONENT;
     header[16..32].copy_from_slice(realm.as_bytes());

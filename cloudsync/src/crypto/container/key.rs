@@ -2,11 +2,13 @@
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::Nonce;
+use storepool::simulated::{self, Mistake};
 use zeroize::Zeroizing;
 
-use crate::crypto::container::header::{COMMITMENT, SALT};
+use crate::crypto::container::header::{COMMITMENT, KIND, SALT};
 use crate::crypto::container::size::HEADER_LENGTH;
 use crate::crypto::ring::{SealingKeys, Secret};
+use crate::layout::ObjectKind;
 
 // Over the whole header: the same plaintext under two headers would otherwise use one nonce with two
 // associated data, and give the authentication key away.
@@ -15,6 +17,9 @@ pub(super) fn synthetic_salt<'a>(
     header: &[u8; HEADER_LENGTH],
     plaintext: impl Iterator<Item = &'a [u8]>,
 ) -> [u8; 32] {
+    if header[KIND] == ObjectKind::Data as u8 && simulated::makes(Mistake::SaltReused) {
+        return [1; 32];
+    }
     let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(&sealing.salt.0));
     hasher.update(&header[..SALT.start]).update(&header[COMMITMENT.end..]);
     for piece in plaintext {

@@ -1,0 +1,1 @@
+//! Whole lives of a server, simulated: pool, vault, clocks, faults; see `docs/simulation.md`.
