@@ -1,0 +1,566 @@
+//! One history from its beginning to its end: each step is done, and then everything promised is looked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cloudsync::forget::UNDELETE_PERIOD;
+use storepool::clock::Timestamp;
+use storepool::id::PointId;
+
+use crate::chance::Chance;
+use crate::host::{Found, Host, read_pool_point, read_vault_point, runtime};
+use crate::machine::{Fate, Scope};
+use crate::network::Trouble;
+use crate::promises::{Asked, InPool, InVault, Promises, is_same};
+use crate::script::{Op, Script, Step};
+use crate::tree::Source;
+use crate::work::{Outcome, Work, perform};
+
+/// What was not as promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The number of the step after which it showed.
+    pub(crate) step: usize,
+    /// What it is.
+    pub(crate) what: String,
+}
+
+/// Lives a history; returns a digest of all that was done to the disks.
+pub(crate) fn live(script: &Script) -> Result<String, Failure> {
+    let mut history = History::new(script);
+    for (step, what) in script.steps.iter().enumerate() {
+        history.step(what).map_err(|what| Failure { step, what })?;
+    }
+    history.end().map_err(|what| Failure { step: script.steps.len(), what })?;
+    Ok(history.host.machine.trace())
+}
+
+struct History {
+    host: Host,
+    promises: Promises,
+    sources: Vec<Source>,
+    // Damage that was done and not yet healed.
+    pool_is_rotten: bool,
+    vault_is_rotten: bool,
+}
+
+impl History {
+    fn new(script: &Script) -> Self {
+        Self {
+            host: Host::new(script.seed, script.disks),
+            promises: Promises::default(),
+            sources: vec![Source::default(); 2],
+            pool_is_rotten: false,
+            vault_is_rotten: false,
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.host.remember();
+        let Some(work) = self.pick(step.op) else {
+            self.happen(step.op)?;
+            return self.look();
+        };
+        let other = step.beside.and_then(|(op, seed)| Some((self.pick(op)?, seed)));
+        // One at a time holds the lock of a vault.
+        let other = other.filter(|(other, _)| !(is_online(&work) && is_online(other)));
+        self.announce(&work);
+        if let Some((other, _)) = &other {
+            self.announce(other);
+        }
+        let (outcome, beside) = self.run(step, &work, other.as_ref());
+        self.host.restart(step.death, step.index);
+        let excused = !step.is_calm() || other.is_some() || self.is_hurt();
+        self.conclude(&work, outcome, excused)?;
+        if let (Some((other, _)), Some(outcome)) = (&other, beside) {
+            self.conclude(other, outcome, true)?;
+        }
+        self.look()
+    }
+
+    fn is_hurt(&self) -> bool {
+        self.pool_is_rotten || self.vault_is_rotten || !self.host.absent.is_empty()
+    }
+
+    // Chooses what an operation is about; nothing if there is nothing.
+    fn pick(&self, op: Op) -> Option<Work> {
+        let of = |points: Vec<PointId>, pick: u64| {
+            points.get(pick as usize % points.len().max(1)).copied()
+        };
+        Some(match op {
+            Op::Backup { source, force } => {
+                Work::Backup { source, tree: self.sources[source].clone(), force }
+            }
+            Op::Forget { pick, all: false } => {
+                Work::Forget(vec![of(self.promises.in_pool(), pick)?])
+            }
+            Op::Forget { pick, all: true } => {
+                let mut points = self.promises.in_pool();
+                let stays = of(points.clone(), pick)?;
+                points.retain(|point| *point != stays);
+                Work::Forget(points)
+            }
+            Op::Prune { all } => Work::Prune { all },
+            Op::Sync => Work::Sync,
+            Op::VaultForget { pick } => {
+                let point = of(self.promises.in_vault(), pick)?;
+                let source = |point| self.promises.points[point].source;
+                // The last point of a source stays whatever is asked for.
+                let others = self.promises.in_vault();
+                others.iter().find(|it| **it != point && source(*it) == source(&point))?;
+                Work::VaultForget(point)
+            }
+            Op::Undelete { pick } => {
+                let mut points = self.promises.forgotten();
+                points.retain(|point| match self.promises.points[point].vault {
+                    InVault::Forgotten(since) => self.is_restorable(since),
+                    _ => false,
+                });
+                Work::Undelete(of(points, pick)?)
+            }
+            Op::VaultPrune { with_pool, all } => Work::VaultPrune { with_pool, all },
+            Op::Check => Work::Check,
+            Op::VaultCheck => Work::VaultCheck,
+            // Healing is for a whole pool.
+            Op::Heal if self.host.absent.is_empty() => Work::Heal,
+            _ => return None,
+        })
+    }
+
+    fn is_restorable(&self, since: Timestamp) -> bool {
+        let passed = Duration::from_nanos((self.host.store.now().0 - since.0).max(0) as u64);
+        passed < UNDELETE_PERIOD
+    }
+
+    // What may come to pass from now on, whatever is heard of it.
+    fn announce(&mut self, work: &Work) {
+        match work {
+            Work::Backup { source, tree, .. } => {
+                self.promises.attempts.push((*source, tree.files()));
+            }
+            Work::Forget(points) => {
+                for point in points {
+                    self.promised(point).pool = InPool::Leaving;
+                }
+            }
+            Work::Sync => {
+                for promise in self.promises.points.values_mut() {
+                    promise.asked.insert(Asked::Copy);
+                }
+            }
+            Work::VaultForget(point) => {
+                self.promised(point).asked.insert(Asked::Forget);
+            }
+            Work::Undelete(point) => {
+                self.promised(point).asked.insert(Asked::Undelete);
+            }
+            _ => {}
+        }
+    }
+
+    fn promised(&mut self, point: &PointId) -> &mut crate::promises::Promise {
+        self.promises.points.get_mut(point).expect("picked from there")
+    }
+
+    fn run(
+        &mut self,
+        step: &Step,
+        work: &Work,
+        other: Option<&(Work, u64)>,
+    ) -> (Outcome, Option<Outcome>) {
+        let (process, second) = (self.host.start(step.fate), self.host.start(Fate::Lives));
+        let line = self.host.line(&process, step.troubles.clone());
+        let quiet = self.host.line(&second, Vec::new());
+        let host = &self.host;
+        let Some((other, seed)) = other else {
+            return (perform(host, work, &process, &line), None);
+        };
+        host.machine.schedule(&[process.pid(), second.pid()], *seed);
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                let _ended = Ended { host, pid: second.pid() };
+                perform(host, other, &second, &quiet)
+            });
+            let outcome = {
+                let _ended = Ended { host, pid: process.pid() };
+                perform(host, work, &process, &line)
+            };
+            (outcome, Some(beside.join().expect("nothing panics")))
+        })
+    }
+
+    // Holds the model to what was answered.
+    fn conclude(&mut self, work: &Work, outcome: Outcome, excused: bool) -> Result<(), String> {
+        if let Outcome::Failed(error) = &outcome
+            && !excused
+        {
+            return Err(format!("{} failed without a reason: {error}", name(work)));
+        }
+        match (work, outcome) {
+            (Work::Backup { source, tree, .. }, Outcome::Point(point)) => {
+                self.promises.make(point, *source, tree.files());
+            }
+            (Work::Forget(points), Outcome::Done) => {
+                for point in points {
+                    self.promised(point).pool = InPool::Gone;
+                }
+            }
+            (Work::Sync, Outcome::Copied(points)) => {
+                for point in points {
+                    match self.promises.points.get_mut(&point) {
+                        Some(promise) => promise.vault = InVault::Sure,
+                        // Made by a backup beside it: it shows when the pool is looked at.
+                        None => self.settle_pool()?,
+                    }
+                }
+            }
+            (Work::VaultForget(point), Outcome::Done) => {
+                let now = self.host.store.now();
+                self.promised(point).vault = InVault::Forgotten(now);
+            }
+            (Work::Undelete(point), Outcome::Done) => {
+                let promise = self.promised(point);
+                promise.vault = InVault::Sure;
+            }
+            (Work::Check | Work::VaultCheck, Outcome::Checked { sound, affected, detail }) => {
+                self.judge(work, sound, &affected, &detail)?;
+            }
+            (Work::Heal, Outcome::Done) if self.is_hurt() => self.judge_healing()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // A check says what is so, no more and no less.
+    fn judge(
+        &mut self,
+        work: &Work,
+        sound: bool,
+        affected: &BTreeSet<PointId>,
+        detail: &str,
+    ) -> Result<(), String> {
+        let in_pool = matches!(work, Work::Check);
+        let hurt = if in_pool {
+            self.pool_is_rotten || !self.host.absent.is_empty()
+        } else {
+            self.vault_is_rotten
+        };
+        if !hurt {
+            return match sound {
+                true => Ok(()),
+                false => Err(format!("{} found damage that nobody did: {detail}", name(work))),
+            };
+        }
+        if !self.host.absent.is_empty() {
+            return Ok(());
+        }
+        let unreadable = if in_pool { self.read_pool()?.1 } else { self.read_vault()?.1 };
+        let missed = unreadable.iter().find(|(point, _)| !affected.contains(point));
+        match missed {
+            Some((point, error)) => Err(format!(
+                "{} calls the point {} whole, but: {error}; found: {detail}",
+                name(work),
+                point.short()
+            )),
+            None => Ok(()),
+        }
+    }
+
+    // What the other copy has is there again.
+    fn judge_healing(&mut self) -> Result<(), String> {
+        let (_, pool) = self.read_pool()?;
+        let (_, vault) = self.read_vault()?;
+        let broken = |points: &[(PointId, String)], id: &PointId| {
+            points.iter().any(|(point, _)| point == id)
+        };
+        for (id, promise) in &mut self.promises.points {
+            let in_pool = promise.pool == InPool::Sure && !promise.lost;
+            let in_vault = promise.vault == InVault::Sure;
+            let (bad, worse) = (broken(&pool, id), broken(&vault, id));
+            if in_pool && bad && in_vault && !worse {
+                return Err(format!("the vault has the point {}, the pool not yet", id.short()));
+            }
+            if in_vault && worse && in_pool && !bad {
+                return Err(format!("the pool has the point {}, the vault not yet", id.short()));
+            }
+            promise.lost |= bad || worse;
+        }
+        let lost = self.promises.points.values().any(|promise| promise.lost);
+        self.pool_is_rotten = lost;
+        self.vault_is_rotten = lost;
+        Ok(())
+    }
+
+    // What the world does.
+    fn happen(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Change { source, seed } => {
+                let now = storepool::clock::Clock::now(&*self.host.clock).0;
+                self.sources[source].change(seed, now);
+                // Far enough from the next backup to be told apart from it.
+                self.host.clock.shift(5_000_000_000);
+            }
+            Op::Pass { hours } => {
+                self.host.store.advance(Duration::from_secs(hours * 3600));
+                self.host.clock.shift(hours as i64 * 3_600_000_000_000);
+            }
+            Op::Jump { days } => self.host.clock.shift(days * 86_400_000_000_000),
+            Op::Rot { pick, place } => {
+                let packs: Vec<_> = self
+                    .host
+                    .roots
+                    .iter()
+                    .flat_map(|root| self.host.machine.files(|files| files.below(root, ".pack")))
+                    .collect();
+                if let Some(path) = Chance::new(pick).pick(&packs) {
+                    self.host.machine.files(|files| {
+                        if let Ok(file) = files.find(path) {
+                            let bytes = files.bytes(file);
+                            let at = place as usize % bytes.len();
+                            bytes[at] ^= 1 << (place >> 61);
+                        }
+                    });
+                    self.pool_is_rotten = true;
+                }
+            }
+            Op::VaultRot { pick, place } => {
+                if let Some(name) = Chance::new(pick).pick(&self.host.contents()) {
+                    let mut bytes = self.host.store.peek(name).expect("listed").to_vec();
+                    let at = place as usize % bytes.len();
+                    bytes[at] ^= 1 << (place >> 61);
+                    self.host.store.tamper(name, bytes);
+                    self.vault_is_rotten = true;
+                }
+            }
+            Op::VaultLose { pick } => {
+                if let Some(name) = Chance::new(pick).pick(&self.host.contents()) {
+                    self.host.store.lose(name);
+                    self.vault_is_rotten = true;
+                }
+            }
+            Op::LoseIndex => {
+                for root in &self.host.roots {
+                    self.host.lose(&root.join("pool.db"));
+                }
+            }
+            Op::LoseLedger => self.host.lose(&self.host.path("ledger")),
+            Op::OldLedger => self.host.bring_back(&self.host.path("ledger")),
+            Op::Unplug { pick } if self.host.roots.len() > 1 => {
+                let root = self.host.roots[pick as usize % self.host.roots.len()].clone();
+                if self.host.absent.is_empty() {
+                    self.host.machine.files(|files| files.set_absent(&root, true));
+                    self.host.absent.insert(root);
+                }
+            }
+            Op::Plug => self.plug(),
+            Op::Rewind => self.rewind()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn plug(&mut self) {
+        for root in std::mem::take(&mut self.host.absent) {
+            self.host.machine.files(|files| files.set_absent(&root, false));
+        }
+    }
+
+    // A vault that shows less than before is noticed before anything is written to it.
+    fn rewind(&mut self) -> Result<(), String> {
+        let old = self.host.store.copy();
+        let process = self.host.start(Fate::Lives);
+        let line = self.host.line(&process, Vec::new());
+        let before = self.host.store.names().len();
+        if !matches!(perform(&self.host, &Work::Sync, &process, &line), Outcome::Copied(points) if !points.is_empty())
+        {
+            return self.settle_vault_after_sync();
+        }
+        let now = self.host.store.copy();
+        self.host.store.become_like(&old);
+        let process = self.host.start(Fate::Lives);
+        let line = self.host.line(&process, Vec::new());
+        let outcome = perform(&self.host, &Work::Sync, &process, &line);
+        let written = self.host.store.names().len() != before;
+        self.host.store.become_like(&now);
+        match outcome {
+            Outcome::Failed(_) if !written => self.settle_vault_after_sync(),
+            other => Err(format!("a vault that was rewound was not noticed: {other:?}")),
+        }
+    }
+
+    fn settle_vault_after_sync(&mut self) -> Result<(), String> {
+        self.announce(&Work::Sync);
+        Ok(())
+    }
+
+    // Looks for everything that was promised.
+    fn look(&mut self) -> Result<(), String> {
+        if self.host.absent.is_empty() {
+            self.settle_pool()?;
+            let (found, unreadable) = self.read_pool()?;
+            self.compare("pool", found, unreadable, self.pool_is_rotten)?;
+        }
+        self.settle_vault()?;
+        let (found, unreadable) = self.read_vault()?;
+        self.compare("vault", found, unreadable, self.vault_is_rotten)?;
+        self.require_unique_keys()
+    }
+
+    fn compare(
+        &self,
+        place: &str,
+        found: Vec<(PointId, Found)>,
+        unreadable: Vec<(PointId, String)>,
+        rotten: bool,
+    ) -> Result<(), String> {
+        for (id, files) in found {
+            if !is_same(&self.promises.points[&id].files, &files) {
+                return Err(format!("the point {} in the {place} has other content", id.short()));
+            }
+        }
+        match unreadable.into_iter().next() {
+            Some((id, error)) if !rotten => {
+                Err(format!("the point {} cannot be read from the {place}: {error}", id.short()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn settle_pool(&mut self) -> Result<(), String> {
+        let process = self.host.start(Fate::Lives);
+        let pool = self.host.open(&process).map_err(|error| format!("opening: {error}"))?;
+        let seen = pool.points().map_err(|error| error.to_string())?;
+        let seen: BTreeSet<_> = seen.iter().map(|point| point.id).collect();
+        self.promises.settle_pool(&seen, |point| read_pool_point(&pool, point))
+    }
+
+    fn settle_vault(&mut self) -> Result<(), String> {
+        let process = self.host.start(Fate::Lives);
+        let line = self.host.line(&process, Vec::new());
+        let host = &self.host;
+        let state = runtime().block_on(async { host.realm(line).await?.load(None).await });
+        let state = state.map_err(|error| format!("loading the vault's state: {error}"))?;
+        let live = state.points().keys().copied().collect();
+        let forgotten = state.forgotten().keys().copied().collect();
+        let now = self.host.store.now();
+        let restorable = |since: Timestamp| {
+            Duration::from_nanos((now.0 - since.0).max(0) as u64) < UNDELETE_PERIOD
+        };
+        self.promises.settle_vault(&live, &forgotten, now, restorable)
+    }
+
+    #[expect(clippy::type_complexity, reason = "what was read, and what could not be")]
+    fn read_pool(&mut self) -> Result<(Vec<(PointId, Found)>, Vec<(PointId, String)>), String> {
+        let process = self.host.start(Fate::Lives);
+        let pool = self.host.open(&process).map_err(|error| format!("opening: {error}"))?;
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for id in self.promises.in_pool() {
+            match read_pool_point(&pool, id) {
+                Ok(files) => found.push((id, files)),
+                Err(error) => unreadable.push((id, error)),
+            }
+        }
+        Ok((found, unreadable))
+    }
+
+    // Forgotten points that can still be taken back are as good as live ones.
+    #[expect(clippy::type_complexity, reason = "what was read, and what could not be")]
+    fn read_vault(&mut self) -> Result<(Vec<(PointId, Found)>, Vec<(PointId, String)>), String> {
+        let process = self.host.start(Fate::Lives);
+        let line = self.host.line(&process, Vec::new());
+        let mut points = self.promises.in_vault();
+        points.extend(self.promises.forgotten().into_iter().filter(|point| {
+            matches!(self.promises.points[point].vault, InVault::Forgotten(since) if self.is_restorable(since))
+        }));
+        let host = &self.host;
+        let runtime = runtime();
+        runtime.block_on(async {
+            let realm = host.realm(line).await.map_err(|error| error.to_string())?;
+            let snapshot = realm.load(None).await.map_err(|error| error.to_string())?;
+            let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+            for id in points {
+                match read_vault_point(&realm, &snapshot, id).await {
+                    Ok(files) => found.push((id, files)),
+                    Err(error) => unreadable.push((id, error)),
+                }
+            }
+            Ok((found, unreadable))
+        })
+    }
+
+    // Two objects never share the salt that their key comes from, unless they are the same object.
+    fn require_unique_keys(&self) -> Result<(), String> {
+        let mut salts = std::collections::BTreeMap::new();
+        for name in self.host.contents() {
+            let Some(bytes) = self.host.store.peek(&name) else { continue };
+            if let Some(salt) = bytes.get(32..64) {
+                let hash = blake3::hash(&bytes);
+                if *salts.entry(salt.to_vec()).or_insert(hash) != hash && !self.vault_is_rotten {
+                    return Err(format!("{name} has the key and nonces of another object"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // Once nothing goes wrong any more, everything comes right by itself.
+    fn end(&mut self) -> Result<(), String> {
+        self.plug();
+        // Requests that are still under way arrive, and clocks agree.
+        let now = storepool::clock::Clock::now(&*self.host.clock).0;
+        self.host.clock.shift(self.host.store.now().0 - now);
+        for op in [
+            Op::Heal,
+            Op::Sync,
+            Op::Prune { all: true },
+            Op::VaultPrune { with_pool: true, all: true },
+            Op::Pass { hours: 40 * 24 },
+            Op::VaultPrune { with_pool: false, all: false },
+            Op::VaultPrune { with_pool: false, all: false },
+            Op::Check,
+            Op::VaultCheck,
+        ] {
+            let step = Step {
+                op,
+                beside: None,
+                fate: Fate::Lives,
+                troubles: Vec::<(u64, Trouble)>::new(),
+                death: crate::script::Death::Kill,
+                index: crate::script::IndexFate::Kept,
+            };
+            self.step(&step).map_err(|what| format!("at the end, {op:?}: {what}"))?;
+        }
+        Ok(())
+    }
+}
+
+struct Ended<'a> {
+    host: &'a Host,
+    pid: u32,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Whoever waits for this one must not wait for ever.
+            self.host.machine.die(self.pid, Scope::One);
+        }
+        self.host.machine.end(self.pid);
+    }
+}
+
+fn name(work: &Work) -> String {
+    let text = format!("{work:?}");
+    text.split([' ', '(', '{']).next().unwrap_or_default().to_lowercase()
+}
+
+fn is_online(work: &Work) -> bool {
+    matches!(
+        work,
+        Work::Sync
+            | Work::VaultForget(_)
+            | Work::Undelete(_)
+            | Work::VaultPrune { .. }
+            | Work::Heal
+    )
+}

@@ -1,0 +1,271 @@
+//! A history as data: what is done, in which order, and what goes wrong meanwhile. Drawn from a seed; any step can be left out.
+
+use std::io::ErrorKind;
+
+use crate::chance::Chance;
+use crate::machine::{Fate, Scope};
+use crate::network::Trouble;
+
+/// Something that a person, a schedule or the world does. Numbers pick among what is there, so that a step means something whatever came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// Files of a source change.
+    Change { source: usize, seed: u64 },
+    /// A point is made.
+    Backup { source: usize, force: bool },
+    /// A point of the pool is forgotten, or all but the newest.
+    Forget { pick: u64, all: bool },
+    /// Space of the pool is given back.
+    Prune { all: bool },
+    /// Points are copied to the vault.
+    Sync,
+    /// A point of the vault is forgotten.
+    VaultForget { pick: u64 },
+    /// A forgotten point of the vault is taken back.
+    Undelete { pick: u64 },
+    /// Space of the vault is given back.
+    VaultPrune { with_pool: bool, all: bool },
+    /// The pool is proved.
+    Check,
+    /// The vault is proved.
+    VaultCheck,
+    /// Pool and vault heal each other.
+    Heal,
+    /// Time passes, here and in the vault.
+    Pass { hours: u64 },
+    /// This machine's clock jumps.
+    Jump { days: i64 },
+    /// A bit of a pack flips.
+    Rot { pick: u64, place: u64 },
+    /// A bit of a vault object flips.
+    VaultRot { pick: u64, place: u64 },
+    /// An object of the vault is gone.
+    VaultLose { pick: u64 },
+    /// The index is gone.
+    LoseIndex,
+    /// What this installation remembers of the vault is gone.
+    LoseLedger,
+    /// The ledger is as it was some steps ago.
+    OldLedger,
+    /// A disk of the pool is not mounted.
+    Unplug { pick: u64 },
+    /// All disks are back.
+    Plug,
+    /// The vault shows an older state to one sync.
+    Rewind,
+}
+
+/// What is left after all processes died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// They were killed: all of it.
+    Kill,
+    /// The power went: nothing that was not synced.
+    PowerCut,
+    /// The power went: of what was not synced, some.
+    Torn(u64),
+}
+
+/// What is left of the index after the power went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IndexFate {
+    /// All of it.
+    Kept,
+    /// Not its last transactions.
+    RolledBack(u64),
+    /// What it was before the step.
+    Old,
+    /// Nothing.
+    Gone,
+}
+
+/// One step: one operation, or two at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) op: Op,
+    /// Another process, and the seed of their turns.
+    pub(crate) beside: Option<(Op, u64)>,
+    pub(crate) fate: Fate,
+    pub(crate) troubles: Vec<(u64, Trouble)>,
+    pub(crate) death: Death,
+    pub(crate) index: IndexFate,
+}
+
+impl Step {
+    /// Returns whether nothing is meant to go wrong.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.fate == Fate::Lives && self.troubles.is_empty()
+    }
+}
+
+/// A whole history.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    pub(crate) disks: usize,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Script {
+    /// Draws the history of this seed.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let disks = 1 + usize::from(chance.percent(35));
+        // A swarm: each history has only some kinds of trouble, so that rare ones meet.
+        let swarm = Swarm {
+            disk: chance.percent(70),
+            network: chance.percent(60),
+            beside: chance.percent(50),
+            rot: chance.percent(30),
+            clock: chance.percent(40),
+            plugs: disks > 1 && chance.percent(50),
+        };
+        let length = 8 + chance.below(12);
+        let mut steps = vec![calm(Op::Change { source: 0, seed: chance.next() })];
+        steps.push(calm(Op::Backup { source: 0, force: false }));
+        for _ in 0..length {
+            // Nothing is worth protecting that does not change.
+            if chance.percent(35) {
+                let change = Op::Change { source: source(&mut chance), seed: chance.next() };
+                steps.push(calm(change));
+            }
+            steps.push(swarm.step(&mut chance));
+        }
+        Self { seed, disks, steps }
+    }
+}
+
+fn source(chance: &mut Chance) -> usize {
+    usize::from(chance.percent(25))
+}
+
+fn calm(op: Op) -> Step {
+    let (fate, troubles) = (Fate::Lives, Vec::new());
+    Step { op, beside: None, fate, troubles, death: Death::Kill, index: IndexFate::Kept }
+}
+
+struct Swarm {
+    disk: bool,
+    network: bool,
+    beside: bool,
+    rot: bool,
+    clock: bool,
+    plugs: bool,
+}
+
+impl Swarm {
+    fn step(&self, chance: &mut Chance) -> Step {
+        let op = self.op(chance);
+        let mut step = calm(op);
+        if is_work(op) {
+            if self.disk && chance.percent(40) {
+                step.fate = fate(op, chance);
+            }
+            if self.network && is_online(op) && chance.percent(50) {
+                step.troubles = (0..=chance.below(3)).map(|_| trouble(chance)).collect();
+            }
+            if self.beside && chance.percent(45) {
+                let other =
+                    std::iter::repeat_with(|| self.op(chance)).find(|op| can_run_beside(*op));
+                step.beside = other.map(|op| (op, chance.next()));
+            }
+        }
+        step.death = match chance.below(3) {
+            0 => Death::Kill,
+            1 => Death::PowerCut,
+            _ => Death::Torn(chance.next()),
+        };
+        step.index = match chance.below(6) {
+            0 => IndexFate::Gone,
+            1 => IndexFate::Old,
+            2 | 3 => IndexFate::RolledBack(chance.next()),
+            _ => IndexFate::Kept,
+        };
+        step
+    }
+
+    fn op(&self, chance: &mut Chance) -> Op {
+        loop {
+            let pick = chance.next();
+            return match chance.below(100) {
+                0..24 => Op::Backup { source: source(chance), force: chance.percent(15) },
+                24..33 => Op::Forget { pick, all: chance.percent(20) },
+                33..46 => Op::Prune { all: chance.percent(60) },
+                46..60 => Op::Sync,
+                60..65 => Op::VaultForget { pick },
+                65..68 => Op::Undelete { pick },
+                68..76 => Op::VaultPrune { with_pool: chance.coin(), all: chance.coin() },
+                76..79 => Op::Check,
+                79..81 => Op::VaultCheck,
+                81..87 => Op::Pass { hours: 1 + chance.low(20 * 24) },
+                87..88 => Op::LoseIndex,
+                88..89 => Op::LoseLedger,
+                89..90 => Op::OldLedger,
+                90..91 => Op::Rewind,
+                91..93 if self.clock => {
+                    Op::Jump { days: *chance.pick(&[400, -400, 20, -20]).expect("some") }
+                }
+                93..95 if self.rot => Op::Rot { pick, place: chance.next() },
+                95..96 if self.rot => Op::VaultRot { pick, place: chance.next() },
+                96..97 if self.rot => Op::VaultLose { pick },
+                93..97 if self.plugs => Op::Unplug { pick },
+                97..98 if self.plugs => Op::Plug,
+                98..100 if self.rot => Op::Heal,
+                _ => continue,
+            };
+        }
+    }
+}
+
+fn is_work(op: Op) -> bool {
+    can_run_beside(op) || matches!(op, Op::Heal)
+}
+
+fn can_run_beside(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Backup { .. }
+            | Op::Forget { .. }
+            | Op::Prune { .. }
+            | Op::Sync
+            | Op::VaultForget { .. }
+            | Op::Undelete { .. }
+            | Op::VaultPrune { .. }
+            | Op::Check
+    )
+}
+
+fn is_online(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Sync | Op::VaultForget { .. } | Op::Undelete { .. } | Op::VaultPrune { .. } | Op::Heal
+    )
+}
+
+fn fate(op: Op, chance: &mut Chance) -> Fate {
+    let most = if matches!(op, Op::Prune { .. }) { 40 } else { 26 };
+    let at = chance.below(most);
+    match chance.below(10) {
+        0..6 => Fate::Dies { at, scope: Scope::All },
+        6 => Fate::Dies { at, scope: Scope::One },
+        7 => Fate::CannotChange { at, kind: ErrorKind::StorageFull, lasting: chance.coin() },
+        8 => Fate::CannotChange { at, kind: ErrorKind::Other, lasting: chance.percent(30) },
+        _ => Fate::CannotRead { at: chance.below(60) },
+    }
+}
+
+fn trouble(chance: &mut Chance) -> (u64, Trouble) {
+    let scope = if chance.percent(80) { Scope::All } else { Scope::One };
+    let trouble = match chance.below(12) {
+        0 | 1 => Trouble::Lost,
+        2 => Trouble::Refused,
+        3 | 4 => Trouble::LostReply,
+        5 | 6 => Trouble::Late,
+        7 => Trouble::Twice,
+        8 => Trouble::CutRead,
+        9 => Trouble::StaleList,
+        10 => Trouble::Dies(scope),
+        _ => Trouble::DiesAfter(scope),
+    };
+    (chance.below(22), trouble)
+}
