@@ -48,7 +48,7 @@ impl Database {
     /// # Errors
     /// [`Error::SqliteTooOld`]; [`Error::NewerFormat`] if a newer version made it; [`Error::Index`] with `corrupt` set if the file is no sound database.
     pub fn open(path: &Path, migrations: &[Migration]) -> Result<Self> {
-        check_version()?;
+        require_version(rusqlite::version_number())?;
         let connection = Connection::open(path).map_err(|error| index_error(path, &error))?;
         let prepare = || -> rusqlite::Result<()> {
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -218,8 +218,8 @@ fn distrust(path: &Path) {
     }
 }
 
-fn check_version() -> Result<()> {
-    if rusqlite::version_number() < SQLITE_LEAST {
+fn require_version(number: i32) -> Result<()> {
+    if number < SQLITE_LEAST {
         return Err(Error::SqliteTooOld { version: rusqlite::version().to_string() });
     }
     Ok(())
@@ -325,6 +325,12 @@ mod tests {
         });
 
         assert!(matches!(read, Err(Error::Index { corrupt: true, .. })), "{read:?}");
+    }
+
+    #[test]
+    fn a_library_that_can_lose_pages_is_refused() {
+        assert!(matches!(require_version(3_051_002), Err(Error::SqliteTooOld { .. })));
+        assert!(require_version(rusqlite::version_number()).is_ok());
     }
 
     #[test]

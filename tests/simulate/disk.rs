@@ -34,7 +34,7 @@ struct Content {
 }
 
 enum Change {
-    Created { path: PathBuf, file: u64 },
+    Created { path: PathBuf },
     Renamed { from: PathBuf, to: PathBuf, file: u64, replaced: Option<u64> },
     Removed { path: PathBuf, file: u64 },
 }
@@ -42,7 +42,7 @@ enum Change {
 impl Change {
     fn folder(&self) -> Option<&Path> {
         match self {
-            Self::Created { path, .. }
+            Self::Created { path }
             | Self::Removed { path, .. }
             | Self::Renamed { to: path, .. } => path.parent(),
         }
@@ -93,7 +93,7 @@ impl FileSystem {
         folder.files.insert(name_of(path), file);
         self.next += 1;
         self.files.insert(file, Content::default());
-        self.pending.push(Change::Created { path: path.to_path_buf(), file });
+        self.pending.push(Change::Created { path: path.to_path_buf() });
         Ok(file)
     }
 
@@ -196,7 +196,7 @@ impl FileSystem {
             }
         };
         match change {
-            Change::Created { path, .. } => {
+            Change::Created { path } => {
                 put(&path, None);
             }
             Change::Renamed { from, to, file, replaced } => {

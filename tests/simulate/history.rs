@@ -1,11 +1,13 @@
 //! One history from its beginning to its end: each step is done, and then everything promised is looked for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudsync::forget::UNDELETE_PERIOD;
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
+use storepool::pool::Pool;
 
 use crate::chance::Chance;
 use crate::host::{Found, Host, read_pool_point, read_vault_point, runtime};
@@ -39,6 +41,8 @@ struct History {
     host: Host,
     promises: Promises,
     sources: Vec<Source>,
+    // Objects of the vault whose bytes were changed behind everybody's back.
+    tampered: BTreeSet<String>,
     // Damage that was done and not yet healed.
     pool_is_rotten: bool,
     vault_is_rotten: bool,
@@ -50,17 +54,17 @@ impl History {
             host: Host::new(script.seed, script.disks),
             promises: Promises::default(),
             sources: vec![Source::default(); 2],
+            tampered: BTreeSet::new(),
             pool_is_rotten: false,
             vault_is_rotten: false,
         }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        self.host.remember();
         let Some(work) = self.pick(step.op) else {
-            self.happen(step.op)?;
-            return self.look();
+            return self.happen(step.op);
         };
+        self.host.remember();
         let other = step.beside.and_then(|(op, seed)| Some((self.pick(op)?, seed)));
         // One at a time holds the lock of a vault.
         let other = other.filter(|(other, _)| !(is_online(&work) && is_online(other)));
@@ -71,11 +75,16 @@ impl History {
         let (outcome, beside) = self.run(step, &work, other.as_ref());
         self.host.restart(step.death, step.index);
         let excused = !step.is_calm() || other.is_some() || self.is_hurt();
-        self.conclude(&work, outcome, excused)?;
+        self.conclude(step, &work, outcome, excused)?;
         if let (Some((other, _)), Some(outcome)) = (&other, beside) {
-            self.conclude(other, outcome, true)?;
+            self.conclude(step, other, outcome, true)?;
         }
-        self.look()
+        let works: Vec<_> =
+            [Some(&work), other.as_ref().map(|(other, _)| other)].into_iter().flatten().collect();
+        self.look(Places {
+            pool: works.iter().any(|work| is_local(work)),
+            vault: works.iter().any(|work| is_online(work)),
+        })
     }
 
     fn is_hurt(&self) -> bool {
@@ -190,7 +199,13 @@ impl History {
     }
 
     // Holds the model to what was answered.
-    fn conclude(&mut self, work: &Work, outcome: Outcome, excused: bool) -> Result<(), String> {
+    fn conclude(
+        &mut self,
+        step: &Step,
+        work: &Work,
+        outcome: Outcome,
+        excused: bool,
+    ) -> Result<(), String> {
         if let Outcome::Failed(error) = &outcome
             && !excused
         {
@@ -222,7 +237,9 @@ impl History {
                 let promise = self.promised(point);
                 promise.vault = InVault::Sure;
             }
-            (Work::Check | Work::VaultCheck, Outcome::Checked { sound, affected, detail }) => {
+            (Work::Check | Work::VaultCheck, Outcome::Checked { sound, affected, detail })
+                if step.is_calm() =>
+            {
                 self.judge(work, sound, &affected, &detail)?;
             }
             (Work::Heal, Outcome::Done) if self.is_hurt() => self.judge_healing()?,
@@ -254,8 +271,8 @@ impl History {
         if !self.host.absent.is_empty() {
             return Ok(());
         }
-        let unreadable = if in_pool { self.read_pool()?.1 } else { self.read_vault()?.1 };
-        let missed = unreadable.iter().find(|(point, _)| !affected.contains(point));
+        let reading = if in_pool { self.read_pool()? } else { self.read_vault()? };
+        let missed = reading.unreadable.iter().find(|(point, _)| !affected.contains(point));
         match missed {
             Some((point, error)) => Err(format!(
                 "{} calls the point {} whole, but: {error}; found: {detail}",
@@ -268,8 +285,7 @@ impl History {
 
     // What the other copy has is there again.
     fn judge_healing(&mut self) -> Result<(), String> {
-        let (_, pool) = self.read_pool()?;
-        let (_, vault) = self.read_vault()?;
+        let (pool, vault) = (self.read_pool()?.unreadable, self.read_vault()?.unreadable);
         let broken = |points: &[(PointId, String)], id: &PointId| {
             points.iter().any(|(point, _)| point == id)
         };
@@ -329,6 +345,7 @@ impl History {
                     let at = place as usize % bytes.len();
                     bytes[at] ^= 1 << (place >> 61);
                     self.host.store.tamper(name, bytes);
+                    self.tampered.insert(name.clone());
                     self.vault_is_rotten = true;
                 }
             }
@@ -393,32 +410,28 @@ impl History {
         Ok(())
     }
 
-    // Looks for everything that was promised.
-    fn look(&mut self) -> Result<(), String> {
-        if self.host.absent.is_empty() {
+    // Looks for everything that was promised where something may have changed.
+    fn look(&mut self, places: Places) -> Result<(), String> {
+        if places.pool && self.host.absent.is_empty() {
             self.settle_pool()?;
-            let (found, unreadable) = self.read_pool()?;
-            self.compare("pool", found, unreadable, self.pool_is_rotten)?;
+            let reading = self.read_pool()?;
+            self.compare("pool", reading, self.pool_is_rotten)?;
         }
-        self.settle_vault()?;
-        let (found, unreadable) = self.read_vault()?;
-        self.compare("vault", found, unreadable, self.vault_is_rotten)?;
-        self.require_unique_keys()
+        if places.vault {
+            let reading = self.read_vault()?;
+            self.compare("vault", reading, self.vault_is_rotten)?;
+            self.require_unique_keys()?;
+        }
+        Ok(())
     }
 
-    fn compare(
-        &self,
-        place: &str,
-        found: Vec<(PointId, Found)>,
-        unreadable: Vec<(PointId, String)>,
-        rotten: bool,
-    ) -> Result<(), String> {
-        for (id, files) in found {
+    fn compare(&self, place: &str, reading: Reading, rotten: bool) -> Result<(), String> {
+        for (id, files) in reading.found {
             if !is_same(&self.promises.points[&id].files, &files) {
                 return Err(format!("the point {} in the {place} has other content", id.short()));
             }
         }
-        match unreadable.into_iter().next() {
+        match reading.unreadable.into_iter().next() {
             Some((id, error)) if !rotten => {
                 Err(format!("the point {} cannot be read from the {place}: {error}", id.short()))
             }
@@ -427,75 +440,72 @@ impl History {
     }
 
     fn settle_pool(&mut self) -> Result<(), String> {
-        let process = self.host.start(Fate::Lives);
-        let pool = self.host.open(&process).map_err(|error| format!("opening: {error}"))?;
+        let pool = self.open()?;
         let seen = pool.points().map_err(|error| error.to_string())?;
         let seen: BTreeSet<_> = seen.iter().map(|point| point.id).collect();
         self.promises.settle_pool(&seen, |point| read_pool_point(&pool, point))
     }
 
-    fn settle_vault(&mut self) -> Result<(), String> {
+    fn open(&mut self) -> Result<Arc<Pool>, String> {
+        let process = self.host.start(Fate::Lives);
+        self.host.open(&process).map_err(|error| format!("opening the pool: {error}"))
+    }
+
+    fn read_pool(&mut self) -> Result<Reading, String> {
+        let pool = self.open()?;
+        let mut reading = Reading::default();
+        for id in self.promises.in_pool() {
+            match read_pool_point(&pool, id) {
+                Ok(files) => reading.found.push((id, files)),
+                Err(error) => reading.unreadable.push((id, error)),
+            }
+        }
+        Ok(reading)
+    }
+
+    // Looks at the vault as a machine would that has nothing but the keys. Forgotten points that can still be taken back are as good as live ones.
+    fn read_vault(&mut self) -> Result<Reading, String> {
         let process = self.host.start(Fate::Lives);
         let line = self.host.line(&process, Vec::new());
-        let host = &self.host;
-        let state = runtime().block_on(async { host.realm(line).await?.load(None).await });
-        let state = state.map_err(|error| format!("loading the vault's state: {error}"))?;
-        let live = state.points().keys().copied().collect();
-        let forgotten = state.forgotten().keys().copied().collect();
         let now = self.host.store.now();
         let restorable = |since: Timestamp| {
             Duration::from_nanos((now.0 - since.0).max(0) as u64) < UNDELETE_PERIOD
         };
-        self.promises.settle_vault(&live, &forgotten, now, restorable)
-    }
-
-    #[expect(clippy::type_complexity, reason = "what was read, and what could not be")]
-    fn read_pool(&mut self) -> Result<(Vec<(PointId, Found)>, Vec<(PointId, String)>), String> {
-        let process = self.host.start(Fate::Lives);
-        let pool = self.host.open(&process).map_err(|error| format!("opening: {error}"))?;
-        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
-        for id in self.promises.in_pool() {
-            match read_pool_point(&pool, id) {
-                Ok(files) => found.push((id, files)),
-                Err(error) => unreadable.push((id, error)),
-            }
-        }
-        Ok((found, unreadable))
-    }
-
-    // Forgotten points that can still be taken back are as good as live ones.
-    #[expect(clippy::type_complexity, reason = "what was read, and what could not be")]
-    fn read_vault(&mut self) -> Result<(Vec<(PointId, Found)>, Vec<(PointId, String)>), String> {
-        let process = self.host.start(Fate::Lives);
-        let line = self.host.line(&process, Vec::new());
-        let mut points = self.promises.in_vault();
-        points.extend(self.promises.forgotten().into_iter().filter(|point| {
-            matches!(self.promises.points[point].vault, InVault::Forgotten(since) if self.is_restorable(since))
-        }));
-        let host = &self.host;
-        let runtime = runtime();
-        runtime.block_on(async {
-            let realm = host.realm(line).await.map_err(|error| error.to_string())?;
-            let snapshot = realm.load(None).await.map_err(|error| error.to_string())?;
-            let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        let (host, promises) = (&self.host, &mut self.promises);
+        runtime().block_on(async {
+            let loaded = async {
+                let realm = host.realm(line).await?;
+                let state = realm.load(None).await?;
+                Ok::<_, cloudsync::Error>((realm, state))
+            };
+            let (realm, state) =
+                loaded.await.map_err(|error| format!("loading the vault's state: {error}"))?;
+            let live = state.points().keys().copied().collect();
+            let forgotten = state.forgotten().keys().copied().collect();
+            promises.settle_vault(&live, &forgotten, now, restorable)?;
+            let mut points = promises.in_vault();
+            points.extend(promises.forgotten().into_iter().filter(|point| {
+                matches!(promises.points[point].vault, InVault::Forgotten(since) if restorable(since))
+            }));
+            let mut reading = Reading::default();
             for id in points {
-                match read_vault_point(&realm, &snapshot, id).await {
-                    Ok(files) => found.push((id, files)),
-                    Err(error) => unreadable.push((id, error)),
+                match read_vault_point(&realm, &state, id).await {
+                    Ok(files) => reading.found.push((id, files)),
+                    Err(error) => reading.unreadable.push((id, error)),
                 }
             }
-            Ok((found, unreadable))
+            Ok(reading)
         })
     }
 
     // Two objects never share the salt that their key comes from, unless they are the same object.
     fn require_unique_keys(&self) -> Result<(), String> {
         let mut salts = std::collections::BTreeMap::new();
-        for name in self.host.contents() {
+        for name in self.host.contents().into_iter().filter(|name| !self.tampered.contains(name)) {
             let Some(bytes) = self.host.store.peek(&name) else { continue };
             if let Some(salt) = bytes.get(32..64) {
                 let hash = blake3::hash(&bytes);
-                if *salts.entry(salt.to_vec()).or_insert(hash) != hash && !self.vault_is_rotten {
+                if *salts.entry(salt.to_vec()).or_insert(hash) != hash {
                     return Err(format!("{name} has the key and nonces of another object"));
                 }
             }
@@ -534,6 +544,19 @@ impl History {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Places {
+    pool: bool,
+    vault: bool,
+}
+
+/// What could be read, and what could not.
+#[derive(Default)]
+struct Reading {
+    found: Vec<(PointId, Found)>,
+    unreadable: Vec<(PointId, String)>,
+}
+
 struct Ended<'a> {
     host: &'a Host,
     pid: u32,
@@ -552,6 +575,10 @@ impl Drop for Ended<'_> {
 fn name(work: &Work) -> String {
     let text = format!("{work:?}");
     text.split([' ', '(', '{']).next().unwrap_or_default().to_lowercase()
+}
+
+fn is_local(work: &Work) -> bool {
+    !matches!(work, Work::VaultForget(_) | Work::Undelete(_) | Work::VaultCheck)
 }
 
 fn is_online(work: &Work) -> bool {

@@ -6,31 +6,77 @@ mod disk;
 mod history;
 mod host;
 mod machine;
+mod mistakes;
 mod network;
 mod promises;
+mod run;
 mod script;
+mod shrink;
 mod tree;
 mod work;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::run::{Until, run};
 use crate::script::Script;
 
-#[test]
-fn try_one() {
+/// Fresh histories of each run of the suite.
+const HISTORIES: u64 = 2_000;
+/// Longest time for them.
+const HISTORIES_LIMIT: Duration = Duration::from_secs(290);
+
+// Planted mistakes are for the whole process: histories with and without them take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
     storepool::simulated::in_lockstep();
-    let start = std::time::Instant::now();
-    let mut failed = 0;
-    let from: u64 = std::env::var("FROM").ok().and_then(|x| x.parse().ok()).unwrap_or(0);
-    let count: u64 = std::env::var("COUNT").ok().and_then(|x| x.parse().ok()).unwrap_or(50);
-    for seed in from..from + count {
-        let script = Script::draw(seed);
-        if let Err(failure) = history::live(&script) {
-            failed += 1;
-            eprintln!("seed {seed}: step {}: {}", failure.step, failure.what);
-            if failed < 3 {
-                eprintln!("{:#?}", script.steps.get(failure.step));
-            }
-        }
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let read = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    Some(read.unwrap_or_else(|_| panic!("{variable} is no number: {text:?}")))
+}
+
+#[test]
+fn fresh_histories_keep_every_promise() {
+    let _alone = alone();
+    if let Some(seed) = number("KEEPWELL_SIM_SEED") {
+        return run(seed, Until::Histories(1), HISTORIES_LIMIT);
     }
-    eprintln!("{failed} of {count} failed in {:?}", start.elapsed());
-    assert_eq!(failed, 0);
+    let mut first = [0; 8];
+    storepool::entropy::Entropy::fill(&storepool::entropy::SystemEntropy, &mut first);
+    let first = number("KEEPWELL_SIM_FIRST").unwrap_or(u64::from_le_bytes(first));
+    match number("KEEPWELL_SIM_MINUTES") {
+        Some(minutes) => run(first, Until::Time, Duration::from_secs(60 * minutes)),
+        None => run(
+            first,
+            Until::Histories(number("KEEPWELL_SIM_HISTORIES").unwrap_or(HISTORIES)),
+            HISTORIES_LIMIT,
+        ),
+    }
+}
+
+/// Seeds that failed once; what each showed is mended.
+#[test]
+fn histories_that_once_failed_keep_every_promise() {
+    let _alone = alone();
+    for line in include_str!("seeds").lines().filter(|line| !line.starts_with('#')) {
+        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok());
+        run(seed.expect("each line begins with a seed"), Until::Histories(1), HISTORIES_LIMIT);
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_history() {
+    let _alone = alone();
+    for seed in 0..25 {
+        let script = Script::draw(seed);
+        let (once, again) = (history::live(&script), history::live(&script));
+        assert_eq!(once, again, "seed {seed}");
+    }
 }

@@ -10,7 +10,7 @@ use cloudsync::error::{StoreError, StoreFault};
 use cloudsync::layout::ObjectName;
 use cloudsync::store::{ObjectBody, ObjectMeta, ObjectStore, PutReceipt};
 use cloudsync::testing::MemoryStore;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::chance::Chance;
 use crate::machine::{Process, Scope};
@@ -85,6 +85,8 @@ pub(crate) struct Line {
     troubles: Vec<(u64, Trouble)>,
     state: Mutex<State>,
     silence: Notify,
+    // Closed once nobody waits for the dead any more.
+    grave: Semaphore,
 }
 
 #[derive(Default)]
@@ -104,8 +106,8 @@ impl Line {
         process: Process,
         troubles: Vec<(u64, Trouble)>,
     ) -> Arc<Self> {
-        let (state, silence) = (Mutex::default(), Notify::new());
-        Arc::new(Self { store, network, process, troubles, state, silence })
+        let (state, silence, grave) = (Mutex::default(), Notify::new(), Semaphore::new(0));
+        Arc::new(Self { store, network, process, troubles, state, silence, grave })
     }
 
     /// Waits until the process that holds this line is dead.
@@ -117,20 +119,26 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // Whoever is dead hears nothing any more.
-    async fn die(&self, scope: Scope) {
+    /// Lets threads of a dead process end.
+    pub(crate) fn release(&self) {
+        self.grave.close();
+    }
+
+    async fn die(&self, scope: Scope) -> StoreFault {
         self.process.machine().die(self.process.pid(), scope);
-        self.fall_silent().await;
+        self.fall_silent().await
     }
 
-    async fn fall_silent(&self) {
+    // Whoever is dead hears nothing any more.
+    async fn fall_silent(&self) -> StoreFault {
         self.silence.notify_one();
-        std::future::pending::<()>().await;
+        let _ = self.grave.acquire().await;
+        StoreFault::Timeout
     }
 
-    async fn begin(&self) -> Option<Trouble> {
+    async fn begin(&self) -> Result<Option<Trouble>, StoreFault> {
         if self.process.machine().look(self.process.pid()).is_err() {
-            self.fall_silent().await;
+            return Err(self.fall_silent().await);
         }
         self.network.deliver(&self.store).await;
         let call = {
@@ -139,15 +147,16 @@ impl Line {
             state.calls - 1
         };
         let trouble = self.troubles.iter().find(|(at, _)| *at == call).map(|(_, trouble)| *trouble);
-        if let Some(Trouble::Dies(scope)) = trouble {
-            self.die(scope).await;
+        match trouble {
+            Some(Trouble::Dies(scope)) => Err(self.die(scope).await),
+            _ => Ok(trouble),
         }
-        trouble
     }
 
-    async fn end(&self, trouble: Option<Trouble>) {
-        if let Some(Trouble::DiesAfter(scope)) = trouble {
-            self.die(scope).await;
+    async fn end(&self, trouble: Option<Trouble>) -> Result<(), StoreFault> {
+        match trouble {
+            Some(Trouble::DiesAfter(scope)) => Err(self.die(scope).await),
+            _ => Ok(()),
         }
     }
 
@@ -159,7 +168,9 @@ impl Line {
         object: &str,
         answer: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.end(trouble).await;
+        if let Err(fault) = self.end(trouble).await {
+            return failed(action, object, fault);
+        }
         match trouble {
             Some(Trouble::Lost | Trouble::LostReply | Trouble::Late) => {
                 failed(action, object, StoreFault::Timeout)
@@ -187,7 +198,10 @@ impl ObjectStore for Line {
     }
 
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutReceipt, StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("create", name.as_str(), fault),
+        };
         match trouble {
             Some(Trouble::Lost) => return failed("create", name.as_str(), StoreFault::Timeout),
             Some(Trouble::Refused) => {
@@ -202,7 +216,9 @@ impl ObjectStore for Line {
         }
         let done = self.store.put_new(name, body).await;
         self.state().recent.push(name.clone());
-        self.end(trouble).await;
+        if let Err(fault) = self.end(trouble).await {
+            return failed("create", name.as_str(), fault);
+        }
         match trouble {
             Some(Trouble::LostReply | Trouble::CutRead) => {
                 failed("create", name.as_str(), StoreFault::Timeout)
@@ -212,7 +228,10 @@ impl ObjectStore for Line {
     }
 
     async fn get(&self, name: &ObjectName, limit_bytes: u64) -> Result<ObjectBody, StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("read", name.as_str(), fault),
+        };
         let answer = self.store.get(name, limit_bytes).await.map(|body| cut(trouble, body));
         self.answer(trouble, "read", name.as_str(), answer).await
     }
@@ -222,19 +241,28 @@ impl ObjectStore for Line {
         name: &ObjectName,
         range: Range<u64>,
     ) -> Result<ObjectBody, StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("read", name.as_str(), fault),
+        };
         let answer = self.store.get_range(name, range).await.map(|body| cut(trouble, body));
         self.answer(trouble, "read", name.as_str(), answer).await
     }
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("look at", name.as_str(), fault),
+        };
         let answer = self.store.head(name).await;
         self.answer(trouble, "look at", name.as_str(), answer).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("list", prefix, fault),
+        };
         let mut answer = self.store.list(prefix).await;
         if trouble == Some(Trouble::StaleList)
             && let Ok(found) = &mut answer
@@ -246,7 +274,10 @@ impl ObjectStore for Line {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        let trouble = self.begin().await;
+        let trouble = match self.begin().await {
+            Ok(trouble) => trouble,
+            Err(fault) => return failed("delete", name.as_str(), fault),
+        };
         match trouble {
             Some(Trouble::Lost) => return failed("delete", name.as_str(), StoreFault::Timeout),
             Some(Trouble::Refused) => {
@@ -260,7 +291,9 @@ impl ObjectStore for Line {
             _ => {}
         }
         let done = self.store.delete(name).await;
-        self.end(trouble).await;
+        if let Err(fault) = self.end(trouble).await {
+            return failed("delete", name.as_str(), fault);
+        }
         match trouble {
             Some(Trouble::LostReply | Trouble::CutRead) => {
                 failed("delete", name.as_str(), StoreFault::Timeout)

@@ -249,7 +249,11 @@ fn fate(op: Op, chance: &mut Chance) -> Fate {
         0..6 => Fate::Dies { at, scope: Scope::All },
         6 => Fate::Dies { at, scope: Scope::One },
         7 => Fate::CannotChange { at, kind: ErrorKind::StorageFull, lasting: chance.coin() },
-        8 => Fate::CannotChange { at, kind: ErrorKind::Other, lasting: chance.percent(30) },
+        8 => {
+            let kinds = [ErrorKind::Other, ErrorKind::QuotaExceeded, ErrorKind::ReadOnlyFilesystem];
+            let kind = *chance.pick(&kinds).expect("some");
+            Fate::CannotChange { at, kind, lasting: kind != ErrorKind::Other || chance.percent(30) }
+        }
         _ => Fate::CannotRead { at: chance.below(60) },
     }
 }

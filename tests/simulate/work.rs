@@ -124,7 +124,7 @@ pub(crate) fn perform(host: &Host, work: &Work, process: &Process, line: &Arc<Li
 // Drives an operation of the vault until it ends or its process dies.
 fn online(host: &Host, work: &Work, process: &Process, line: &Arc<Line>) -> Outcome {
     let runtime = runtime();
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
             done = with_vault(host, work, process, line.clone()) => match done {
@@ -133,7 +133,9 @@ fn online(host: &Host, work: &Work, process: &Process, line: &Arc<Line>) -> Outc
             },
             () = line.silence() => Outcome::Died,
         }
-    })
+    });
+    line.release();
+    outcome
 }
 
 async fn with_vault(

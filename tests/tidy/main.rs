@@ -2,6 +2,7 @@
 //!
 //! Each test reads the sources as text. A finding names file and line, so that it can be mended without reading this.
 
+mod faults;
 mod layers;
 mod rooms;
 mod source;

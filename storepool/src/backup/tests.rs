@@ -34,6 +34,7 @@ struct ScriptedFile {
     phases: Vec<Phase>,
     unreadable: bool,
     vanished: bool,
+    panics: bool,
     readings: Arc<AtomicU64>,
 }
 
@@ -105,6 +106,7 @@ impl SourceDirectory for ScriptedSource {
             .iter()
             .find(|(name, _)| name.as_bytes() == &*entry.name)
             .expect("only listed files are opened");
+        assert!(!file.panics, "the script panics here");
         if file.unreadable {
             return Err(SourceError::io("open", &io::ErrorKind::PermissionDenied.into()));
         }
@@ -355,6 +357,22 @@ fn a_source_that_cannot_be_listed_makes_no_point() {
 
     assert!(matches!(error, Error::SourceFailed { .. }), "{error}");
     assert!(fixture.pool.points().unwrap().is_empty());
+}
+
+#[test]
+fn a_worker_that_panics_ends_the_run_without_a_point() {
+    let fixture = Fixture::new();
+    let broken = ScriptedFile { panics: true, ..ScriptedFile::still(b"two") };
+    let script = source(&[("a", ScriptedFile::still(b"one")), ("b", broken)]);
+    let options =
+        BackupOptions { threads: 2, source: "s".to_string(), ..BackupOptions::default() };
+
+    let error = backup(&fixture.pool, &script, &options, &SilentMonitor).unwrap_err();
+
+    assert!(matches!(error, Error::WorkerPanicked { .. }), "{error}");
+    assert!(fixture.pool.points().unwrap().is_empty());
+    // The pool is as good as before.
+    fixture.backup(&source(&[("a", ScriptedFile::still(b"one"))]));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | pack with wrong bytes | every chunk that can be read is copied to a new pack, then the file goes to `damaged/` |
 //! | point file damaged, another copy or its manifest chunk is sound | written again |
 //! | chunk missing that a point needs | asked of a [`ChunkHealer`], if there is one (the vault) |
+//! | manifest chunk missing, the point file is sound | stored again |
 //! | manifest chunk without a point file | listed; written again if asked, since it may have been forgotten on purpose |
 //!
 //! Everything that is copied is durable and known before what it was copied from is moved, so repair can be killed and run again.
@@ -209,7 +210,18 @@ fn fill(
     let writer = PoolWriter::new(session, SpacePolicy::UseReserve)?;
     let mut chunks = writer.chunk_writer()?;
     let mut healed = 0;
-    for batch in holes.chunks(HEALED_TOGETHER) {
+    let mut elsewhere = Vec::with_capacity(holes.len());
+    for (id, kind) in holes {
+        // The point's own file may still have what its pack has lost.
+        match points::manifest_bytes(session.pool(), *id, *kind) {
+            Some(bytes) => {
+                chunks.put_again(*id, *kind, &bytes)?;
+                healed += 1;
+            }
+            None => elsewhere.push((*id, *kind)),
+        }
+    }
+    for batch in elsewhere.chunks(HEALED_TOGETHER) {
         let kinds: HashMap<ChunkId, ChunkKind> = batch.iter().copied().collect();
         healer.fetch(batch, &mut |id, bytes| {
             if let Some(kind) = kinds.get(&id).filter(|kind| ChunkId::of(**kind, &bytes) == id) {

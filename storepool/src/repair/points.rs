@@ -6,7 +6,7 @@ use crate::catalog::{Notes, Point};
 use crate::chunks::PoolChunks;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::id::{ChunkKind, PointId};
+use crate::id::{ChunkId, ChunkKind, PointId};
 use crate::manifest::Manifest;
 use crate::pack::PackKind;
 use crate::pool::{Pool, Session};
@@ -66,6 +66,12 @@ pub(super) fn mend_files(session: &Session) -> Result<u64> {
         }
     }
     Ok(mended)
+}
+
+/// Returns the manifest with this name from a sound point file, if it is one and has one.
+pub(super) fn manifest_bytes(pool: &Pool, id: ChunkId, kind: ChunkKind) -> Option<Vec<u8>> {
+    let point = (kind == ChunkKind::Manifest).then(|| PointId::from(id))?;
+    pool.point_files().find_map(|files| files.manifest(point).ok()).map(|(_, bytes)| bytes)
 }
 
 /// Returns the manifests in the packs that have no point file, oldest first.

@@ -10,8 +10,8 @@ use crate::monitor::SilentMonitor;
 use crate::pack::PackKind;
 use crate::testing::disk::{Crash, CrashingDisk};
 use crate::testing::fixture::{
-    Files, copy_tree, create_pool, files, make_point, open_pool, pack_files, read_point,
-    small_packs, test_world, world_on,
+    Files, HandBackup, copy_tree, create_pool, files, make_point, open_pool, pack_files,
+    read_point, small_packs, test_world, world_on,
 };
 
 fn run(paths: &[PathBuf], options: &RepairOptions) -> RepairReport {
@@ -265,4 +265,33 @@ fn killed_at_any_change_it_can_be_run_again() {
             }
         }
     }
+}
+
+/// Found by simulation: the point could be restored from its file, but no check was ever clean again, no prune ran and no sync took the point along.
+#[test]
+fn a_lost_manifest_chunk_comes_back_from_the_point_file() {
+    let home = tempfile::tempdir().unwrap();
+    let (paths, pool) = create_pool(home.path(), 1, test_world());
+    let content = files("a", 3, 1500);
+    let session = pool.begin_session().unwrap();
+    let mut backup = HandBackup::begin(&session).unwrap();
+    let root = backup.store(&content).unwrap();
+    // What comes after is in a pack of its own.
+    backup.flush().unwrap();
+    let before = packs_of(&pool, PackKind::Metadata);
+    let point = backup.commit(&root).unwrap();
+    let mut packs = packs_of(&pool, PackKind::Metadata);
+    packs.retain(|pack| !before.contains(pack));
+    drop(session);
+    drop(pool);
+    let [manifest] = packs.as_slice() else { panic!("{packs:?}") };
+    std::fs::remove_file(manifest).unwrap();
+    assert!(!is_sound(&paths));
+
+    let report = run(&paths, &RepairOptions::default());
+
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!(report.chunks_healed, 1);
+    assert!(is_sound(&paths));
+    assert_eq!(read_point(&open_pool(&paths, test_world()).unwrap(), point).unwrap(), content);
 }
