@@ -23,6 +23,8 @@ pub enum Mistake {
     UnverifiedChunks,
     /// Opening a pool believes its index.
     IndexIsTruth,
+    /// What a killed run left without a sync is taken over as it is.
+    LeftoversUnsynced,
     /// A sync believes its ledger about what the vault holds.
     LedgerIsTruth,
     /// A prune of the vault deletes before the commit that gives the objects up.

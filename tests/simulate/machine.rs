@@ -196,7 +196,9 @@ impl Machine {
             }
             _ => None,
         };
-        let note = format!("{pid} {what} {} {failure:?}\n", path.display());
+        // Where it is differs from run to run.
+        let place = path.strip_prefix(&self.home).unwrap_or(path).display();
+        let note = format!("{pid} {what} {place} {failure:?}\n");
         state.trace.update(note.as_bytes());
         let done = action(&mut state.files, failure);
         state.give_turn(pid);

@@ -25,7 +25,8 @@ pub(crate) enum Until {
 /// Lives histories of consecutive seeds; fails with a small history and the command that repeats it.
 ///
 /// # Panics
-/// If one fails, or if there were not enough in the time.
+/// If one fails.
+#[expect(clippy::print_stdout, reason = "shown on request: which seeds, and how many")]
 pub(crate) fn run(first: u64, until: Until, limit: Duration) {
     let start = Instant::now();
     let (lived, failure) = find_failure(first, until, limit);
@@ -41,9 +42,7 @@ pub(crate) fn run(first: u64, until: Until, limit: Duration) {
             describe(&small)
         );
     }
-    if let Until::Histories(wanted) = until {
-        assert_eq!(lived, wanted, "histories from seed {first} on, in {:?}", start.elapsed());
-    }
+    println!("{lived} histories from seed {first} on, in {:?}", start.elapsed());
 }
 
 /// Lives histories until one fails; returns how many were lived, and that one.

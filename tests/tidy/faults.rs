@@ -53,7 +53,9 @@ fn every_fault_has_its_test() {
 
 #[test]
 fn only_tests_turn_the_simulations_switches_on() {
-    for manifest in ["agent/Cargo.toml", "cloudsync/Cargo.toml", "storepool/Cargo.toml", "Cargo.toml"] {
+    for manifest in
+        ["agent/Cargo.toml", "cloudsync/Cargo.toml", "storepool/Cargo.toml", "Cargo.toml"]
+    {
         let text = fs::read_to_string(root().join(manifest)).expect("a manifest");
         let shipped = text.split("[dev-dependencies]").next().unwrap_or_default();
         assert!(!shipped.contains("\"simulated\""), "{manifest} ships the switches");

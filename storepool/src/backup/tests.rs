@@ -364,8 +364,7 @@ fn a_worker_that_panics_ends_the_run_without_a_point() {
     let fixture = Fixture::new();
     let broken = ScriptedFile { panics: true, ..ScriptedFile::still(b"two") };
     let script = source(&[("a", ScriptedFile::still(b"one")), ("b", broken)]);
-    let options =
-        BackupOptions { threads: 2, source: "s".to_string(), ..BackupOptions::default() };
+    let options = BackupOptions { threads: 2, source: "s".to_string(), ..BackupOptions::default() };
 
     let error = backup(&fixture.pool, &script, &options, &SilentMonitor).unwrap_err();
 

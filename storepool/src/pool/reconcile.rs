@@ -5,15 +5,16 @@
 //! listing names; only what is unknown is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::Point;
 use crate::error::{Error, Result};
 use crate::id::{PackId, PointId};
 use crate::index::{DirectoryNo, PackNo, PackRow};
-use crate::pack::writer::SealedPack;
+use crate::pack::writer::{SealedPack, pack_path};
 use crate::pool::Pool;
+use crate::simulated::{self, Mistake};
 
 /// Packs entered into the index in one transaction.
 const BATCH_CHUNKS: usize = 500_000;
@@ -121,6 +122,7 @@ fn enter_unknown_packs(
     let mut unknown: Vec<_> =
         files.iter().filter(|(id, directory)| known.get(*id) != Some(*directory)).collect();
     unknown.sort_unstable();
+    make_durable(pool, &unknown)?;
     let mut batch = Vec::new();
     let mut chunks = 0;
     for (id, directory) in unknown {
@@ -146,6 +148,28 @@ fn enter_unknown_packs(
     }
     if !batch.is_empty() {
         pool.index().add_packs(&batch)?;
+    }
+    Ok(())
+}
+
+// A run that was killed may have given a pack its name and not synced the directory. Whoever relies on the pack from now on must not lose it with the
+// power.
+fn make_durable(pool: &Pool, unknown: &[(&PackId, &DirectoryNo)]) -> Result<()> {
+    let folder = |(id, no): &(&PackId, &DirectoryNo)| {
+        let path = pack_path(&pool.directory_path(**no)?.join("packs"), **id);
+        path.parent().map(Path::to_path_buf)
+    };
+    let folders: BTreeSet<PathBuf> = unknown.iter().filter_map(folder).collect();
+    if simulated::makes(Mistake::LeftoversUnsynced) {
+        return Ok(());
+    }
+    sync_all(pool, folders)
+}
+
+fn sync_all(pool: &Pool, folders: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    for folder in folders {
+        let synced = pool.world().disk.sync_directory(&folder);
+        synced.map_err(Error::io("sync", &folder))?;
     }
     Ok(())
 }
@@ -176,6 +200,12 @@ fn reconcile_points(pool: &Pool) -> Result<Vec<PointId>> {
     }
     if !gone.is_empty() {
         pool.catalog().remove(&gone)?;
+    }
+    if existing.keys().any(|point| !listed.contains(point))
+        && !simulated::makes(Mistake::LeftoversUnsynced)
+    {
+        // What is shown from now on, and may be why an older point is forgotten, stays.
+        sync_all(pool, pool.point_files().map(|files| files.path()))?;
     }
     let mut returned = Vec::new();
     for (point, copies) in &existing {
