@@ -11,6 +11,7 @@ mod discover;
 mod excludes;
 mod exit_codes;
 mod first_backup;
+mod formats;
 mod full_disk;
 mod groups;
 mod harness;

@@ -13,6 +13,7 @@ use crate::vault::owner::OwnerId;
 /// Most bytes of a plain object.
 pub(super) const PLAIN_LIMIT: u64 = 16 << 10;
 pub(super) const VERSION: u32 = 1;
+const VERSION_FIELD: &str = "document version";
 const DESCRIPTOR_FORMAT: &str = "keepwell vault";
 const SERVER_FORMAT: &str = "keepwell server";
 
@@ -86,7 +87,8 @@ impl Descriptor {
         let name = ObjectName::descriptor();
         match store.get(&name, PLAIN_LIMIT).await {
             Ok(body) => {
-                Ok(Some(Self::decode(&body.bytes).map_err(|reason| Error::damaged(&name, reason))?))
+                let decoded = Self::decode(&body.bytes).map_err(|reason| unusable(&name, reason));
+                Ok(Some(decoded?))
             }
             Err(error) if error.fault == StoreFault::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -174,6 +176,18 @@ pub(super) fn encode(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("strings and numbers can be written as JSON")
 }
 
+// A vault of a newer version is not damaged.
+fn unusable(name: &ObjectName, reason: SealError) -> Error {
+    match reason {
+        SealError::Unknown { field: VERSION_FIELD, value } if value > VERSION.into() => {
+            let object = format!("\"{name}\" in the vault");
+            let supported = VERSION.into();
+            storepool::Error::NewerFormat { object, found: value, supported }.into()
+        }
+        reason => Error::damaged(name, reason),
+    }
+}
+
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SealError> {
     serde_json::from_slice(bytes)
         .map_err(|_| SealError::Format("it is not the JSON document it should be"))
@@ -185,7 +199,7 @@ pub(super) fn check(found: &str, expected: &str, version: u32) -> Result<(), Sea
     }
     match version {
         VERSION => Ok(()),
-        other => Err(SealError::Unknown { field: "document version", value: other.into() }),
+        other => Err(SealError::Unknown { field: VERSION_FIELD, value: other.into() }),
     }
 }
 
