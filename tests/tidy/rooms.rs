@@ -70,7 +70,7 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn every_module_begins_with_its_doc() {
-    let folders = CRATES.iter().chain(&["tests/e2e", "tests/simulate", "tests/tidy"]);
+    let folders = CRATES.iter().chain(&["tests/e2e", "tests/fuzz", "tests/simulate", "tests/tidy"]);
     let findings: Vec<_> = folders
         .flat_map(|folder| files(folder))
         .filter(|file| !file.text.starts_with("//!") && !file.is_test())
