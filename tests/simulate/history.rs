@@ -12,9 +12,8 @@ use storepool::pool::Pool;
 use crate::chance::Chance;
 use crate::host::{Found, Host, read_pool_point, read_vault_point, runtime};
 use crate::machine::{Fate, Scope};
-use crate::network::Trouble;
 use crate::promises::{Asked, InPool, InVault, Promises, is_same};
-use crate::script::{Op, Script, Step};
+use crate::script::{Op, Script, Step, calm};
 use crate::tree::Source;
 use crate::work::{Outcome, Work, perform};
 
@@ -74,7 +73,8 @@ impl History {
         }
         let (outcome, beside) = self.run(step, &work, other.as_ref());
         self.host.restart(step.death, step.index);
-        let excused = !step.is_calm() || other.is_some() || self.is_hurt();
+        let excused =
+            !step.is_calm() || other.is_some() || self.is_hurt() || self.host.network.is_busy();
         self.conclude(step, &work, outcome, excused)?;
         if let (Some((other, _)), Some(outcome)) = (&other, beside) {
             self.conclude(step, other, outcome, true)?;
@@ -152,11 +152,6 @@ impl History {
                     self.promised(point).pool = InPool::Leaving;
                 }
             }
-            Work::Sync => {
-                for promise in self.promises.points.values_mut() {
-                    promise.asked.insert(Asked::Copy);
-                }
-            }
             Work::VaultForget(point) => {
                 self.promised(point).asked.insert(Asked::Forget);
             }
@@ -222,10 +217,9 @@ impl History {
             }
             (Work::Sync, Outcome::Copied(points)) => {
                 for point in points {
-                    match self.promises.points.get_mut(&point) {
-                        Some(promise) => promise.vault = InVault::Sure,
-                        // Made by a backup beside it: it shows when the pool is looked at.
-                        None => self.settle_pool()?,
+                    // Others were made by a backup beside it: they show when pool and vault are looked at.
+                    if let Some(promise) = self.promises.points.get_mut(&point) {
+                        promise.vault = InVault::Sure;
                     }
                 }
             }
@@ -370,7 +364,7 @@ impl History {
                 }
             }
             Op::Plug => self.plug(),
-            Op::Rewind => self.rewind()?,
+            Op::Rewind if !self.host.network.is_busy() => self.rewind()?,
             _ => {}
         }
         Ok(())
@@ -390,7 +384,7 @@ impl History {
         let before = self.host.store.names().len();
         if !matches!(perform(&self.host, &Work::Sync, &process, &line), Outcome::Copied(points) if !points.is_empty())
         {
-            return self.settle_vault_after_sync();
+            return Ok(());
         }
         let now = self.host.store.copy();
         self.host.store.become_like(&old);
@@ -400,14 +394,9 @@ impl History {
         let written = self.host.store.names().len() != before;
         self.host.store.become_like(&now);
         match outcome {
-            Outcome::Failed(_) if !written => self.settle_vault_after_sync(),
+            Outcome::Failed(_) if !written => Ok(()),
             other => Err(format!("a vault that was rewound was not noticed: {other:?}")),
         }
-    }
-
-    fn settle_vault_after_sync(&mut self) -> Result<(), String> {
-        self.announce(&Work::Sync);
-        Ok(())
     }
 
     // Looks for everything that was promised where something may have changed.
@@ -517,10 +506,15 @@ impl History {
     fn end(&mut self) -> Result<(), String> {
         self.plug();
         // Requests that are still under way arrive, and clocks agree.
+        runtime().block_on(self.host.network.deliver_all(&self.host.store));
+        let everywhere = Places { pool: true, vault: true };
+        self.look(everywhere).map_err(|what| format!("at the end: {what}"))?;
         let now = storepool::clock::Clock::now(&*self.host.clock).0;
         self.host.clock.shift(self.host.store.now().0 - now);
+        if self.is_hurt() {
+            self.step(&calm(Op::Heal)).map_err(|what| format!("at the end, healing: {what}"))?;
+        }
         for op in [
-            Op::Heal,
             Op::Sync,
             Op::Prune { all: true },
             Op::VaultPrune { with_pool: true, all: true },
@@ -530,15 +524,7 @@ impl History {
             Op::Check,
             Op::VaultCheck,
         ] {
-            let step = Step {
-                op,
-                beside: None,
-                fate: Fate::Lives,
-                troubles: Vec::<(u64, Trouble)>::new(),
-                death: crate::script::Death::Kill,
-                index: crate::script::IndexFate::Kept,
-            };
-            self.step(&step).map_err(|what| format!("at the end, {op:?}: {what}"))?;
+            self.step(&calm(op)).map_err(|what| format!("at the end, {op:?}: {what}"))?;
         }
         Ok(())
     }

@@ -38,6 +38,9 @@ pub(crate) enum Trouble {
     DiesAfter(Scope),
 }
 
+/// How much of what is under way arrives with each request.
+const ARRIVING_PERCENT: u64 = 15;
+
 enum Late {
     Put(ObjectName, Bytes),
     Delete(ObjectName),
@@ -53,13 +56,23 @@ impl Network {
         Arc::new(Self { late: Mutex::new((Vec::new(), Chance::new(seed))) })
     }
 
+    /// Returns whether anything is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.late.lock().unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+
+    /// Lets everything arrive that is under way.
+    pub(crate) async fn deliver_all(&self, store: &MemoryStore) {
+        self.deliver(store, 100).await;
+    }
+
     // Lets some of what is under way arrive.
-    async fn deliver(&self, store: &MemoryStore) {
+    async fn deliver(&self, store: &MemoryStore, percent: u64) {
         let arrived: Vec<_> = {
             let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
             let (waiting, chance) = &mut *late;
             let (arrived, rest) =
-                std::mem::take(waiting).into_iter().partition(|_| chance.percent(15));
+                std::mem::take(waiting).into_iter().partition(|_| chance.percent(percent));
             *waiting = rest;
             arrived
         };
@@ -140,7 +153,7 @@ impl Line {
         if self.process.machine().look(self.process.pid()).is_err() {
             return Err(self.fall_silent().await);
         }
-        self.network.deliver(&self.store).await;
+        self.network.deliver(&self.store, ARRIVING_PERCENT).await;
         let call = {
             let mut state = self.state();
             state.calls += 1;

@@ -139,7 +139,8 @@ fn source(chance: &mut Chance) -> usize {
     usize::from(chance.percent(25))
 }
 
-fn calm(op: Op) -> Step {
+/// Returns the step in which nothing goes wrong.
+pub(crate) fn calm(op: Op) -> Step {
     let (fate, troubles) = (Fate::Lives, Vec::new());
     Step { op, beside: None, fate, troubles, death: Death::Kill, index: IndexFate::Kept }
 }

@@ -3,14 +3,10 @@
 use crate::alone;
 use crate::history::live;
 use crate::machine::{Fate, Scope};
-use crate::script::{Death, IndexFate, Op, Script, Step};
+use crate::script::{Death, IndexFate, Op, Script, Step, calm};
 
 fn step(op: Op, fate: Fate, death: Death) -> Step {
     Step { op, beside: None, fate, troubles: Vec::new(), death, index: IndexFate::Kept }
-}
-
-fn calm(op: Op) -> Step {
-    step(op, Fate::Lives, Death::Kill)
 }
 
 /// The next backup found the killed one's packs, relied on them and synced only its own; then the power went.
