@@ -139,7 +139,7 @@ impl FileSystem {
     pub(crate) fn create_folder(&mut self, path: &Path) -> io::Result<()> {
         let mut below = path.to_path_buf();
         // Directories are few and made ahead: they count as durable at once.
-        while self.folders.get(&below).is_none() {
+        while !self.folders.contains_key(&below) {
             self.folders.insert(below.clone(), Folder::default());
             let name = name_of(&below);
             if !below.pop() {

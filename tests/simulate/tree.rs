@@ -34,7 +34,7 @@ fn content(number: u64) -> &'static [u8] {
             let mut bytes = vec![0; 200 + (number as usize * 977) % 3000];
             blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
             // Some of it compresses.
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 bytes = bytes[..50].repeat(20);
             }
             bytes

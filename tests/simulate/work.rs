@@ -84,6 +84,7 @@ pub(crate) fn perform(host: &Host, work: &Work, process: &Process, line: &Arc<Li
                     group: String::new(),
                     source: format!("source{source}"),
                     tags: Vec::new(),
+                    set: None,
                     program: "simulation".into(),
                     dry_run: false,
                     threads: 1,

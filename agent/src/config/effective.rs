@@ -94,7 +94,7 @@ fn upload_limit(calendar: &Calendar) -> Item {
     let mut table = InlineTable::new();
     table.insert("default", rate(calendar.usual()));
     for (hours, limit) in calendar.hours() {
-        table.insert(&hours.to_string(), rate(limit));
+        table.insert(hours.to_string(), rate(limit));
     }
     match table.len() {
         1 => value(rate(calendar.usual())),

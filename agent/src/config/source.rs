@@ -22,7 +22,7 @@ pub(crate) enum SourceConfig {
     /// Files and folders.
     Files(FilesConfig),
     /// What programs say.
-    Command(CommandConfig),
+    Command(Box<CommandConfig>),
     /// SQLite databases.
     Sqlite(SqliteConfig),
     /// Tables of an Azure Storage account.
@@ -64,7 +64,7 @@ impl SourceConfig {
         }
         match kinds.first() {
             Some(&"files") => FilesConfig::read(section).map(Self::Files),
-            Some(&"command") => CommandConfig::read(section).map(Self::Command),
+            Some(&"command") => CommandConfig::read(section).map(Box::new).map(Self::Command),
             Some(&"sqlite") => SqliteConfig::read(section).map(Self::Sqlite),
             Some(&"azure-table") => AzureTableConfig::read(section).map(Self::AzureTable),
             Some(&"postgres") => PostgresConfig::read(section).map(Self::Postgres),

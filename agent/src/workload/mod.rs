@@ -220,7 +220,7 @@ pub(crate) fn of(source: &SourceConfig) -> Box<dyn Workload> {
         SourceConfig::Files(config) => Box::new(files::Files::new(config.clone())),
         SourceConfig::Sqlite(config) => Box::new(sqlite::Sqlite::new(config.clone())),
         SourceConfig::AzureTable(config) => Box::new(azure_table::AzureTable::new(config.clone())),
-        SourceConfig::Command(config) => Box::new(command::CommandExport::new(config.clone())),
+        SourceConfig::Command(config) => Box::new(command::CommandExport::new((**config).clone())),
         SourceConfig::Mariadb(config) => Box::new(mariadb::Mariadb::new(config.clone())),
         SourceConfig::Postgres(config) => Box::new(postgres::Postgres::new(config.clone())),
     }
@@ -237,7 +237,7 @@ pub(crate) fn restorer(
 ) -> Result<Option<Box<dyn Restorer>>, WorkloadError> {
     match (kind, configured) {
         ("command", Some(SourceConfig::Command(config))) => {
-            Ok(Some(Box::new(command::CommandRestore::new(config.clone()))))
+            Ok(Some(Box::new(command::CommandRestore::new((**config).clone()))))
         }
         ("command", _) => Err(WorkloadError::failed(
             "the configuration has no such command source, and a point never brings commands with it",

@@ -5,6 +5,7 @@
 
 pub(crate) mod recovery;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -204,6 +205,7 @@ impl Workload for Mariadb {
             workload: WORKLOAD,
             label: self.name(),
             names,
+            looks: BTreeMap::new(),
             time: SystemClock::new().now(),
             opener: Arc::new(opener),
             finisher: Box::new(finisher),

@@ -15,7 +15,7 @@ pub(crate) mod route;
 mod unpack;
 pub(crate) mod wal_tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -239,6 +239,7 @@ impl Cluster {
             workload: WORKLOAD,
             label: name,
             names,
+            looks: BTreeMap::new(),
             time: SystemClock::new().now(),
             opener: Arc::new(opener),
             finisher: Box::new(finisher),
