@@ -1,6 +1,7 @@
 //! The limit on uploads: kept, and followed when it is changed while a sync runs.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use crate::tree::Random;
 
 const KIB: u64 = 1 << 10;
 
-fn limited(protected: &Protected, limit: &str) {
-    let file = protected.machine.path().join("keepwell.toml");
+/// Sets the limit of the vault, which ends the configuration of this home.
+pub(crate) fn limit_uploads(home: &Path, limit: &str) {
+    let file = home.join("keepwell.toml");
     let text = fs::read_to_string(&file).expect("a configuration");
     let lines = text.lines().filter(|line| !line.starts_with("upload_limit"));
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
@@ -29,7 +31,10 @@ fn uploads_keep_the_limit_and_follow_it_when_it_is_lifted() {
     let content = Random::new(5).bytes(8 << 20);
     fs::write(protected.source.join("file"), content).expect("a file");
     protected.back_up();
-    limited(&protected, "{ default = \"256K\", \"Mon 00:00-00:01\" = \"128K\" }");
+    limit_uploads(
+        protected.machine.path(),
+        "{ default = \"256K\", \"Mon 00:00-00:01\" = \"128K\" }",
+    );
     let before = proxy.uploaded();
 
     let begin = Instant::now();
@@ -37,7 +42,7 @@ fn uploads_keep_the_limit_and_follow_it_when_it_is_lifted() {
     let sync = command.stdout(Stdio::piped()).spawn().expect("the program starts");
     wait_until("a megabyte is uploaded", || proxy.uploaded() > before + 1024 * KIB);
     let slow = begin.elapsed();
-    limited(&protected, "\"off\"");
+    limit_uploads(protected.machine.path(), "\"off\"");
     let output = sync.wait_with_output().expect("it is our child");
     Finished::new("sync".to_string(), output).expect_code(0);
 
@@ -50,7 +55,10 @@ fn uploads_keep_the_limit_and_follow_it_when_it_is_lifted() {
 fn a_limit_that_cannot_be_meant_is_refused_with_its_line() {
     let moto = Moto::start();
     let protected = Protected::by(&moto.place("servers"));
-    limited(&protected, "{ default = \"off\", \"Mon-Fry 08:00-18:00\" = \"20M\" }");
+    limit_uploads(
+        protected.machine.path(),
+        "{ default = \"off\", \"Mon-Fry 08:00-18:00\" = \"20M\" }",
+    );
 
     let refused = protected.machine.run(["sync"]).expect_code(2);
 

@@ -51,7 +51,7 @@ impl Azurite {
         ];
         let program = tool("azurite/node_modules/.bin/azurite-blob");
         let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
-        process.wait_for_port(port);
+        process.wait_for_port("127.0.0.1", port);
         let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
         let made = Command::new("python3")
             .args(["-c", MAKE_CONTAINER, &endpoint, ACCOUNT, KEY, CONTAINER])

@@ -74,7 +74,7 @@ impl Ceph {
         ));
         run("ceph-mon -i a --mkfs --monmap $D/monmap --keyring $D/keyring");
         let mut monitor = start("ceph-mon", &["-f", "-i", "a"]);
-        monitor.wait_for_port(first);
+        monitor.wait_for_port("127.0.0.1", first);
         run(&format!("ceph osd new {storage}"));
         run(&format!("ceph-osd -i 0 --mkfs --osd-uuid {storage}"));
         let mut disk = start("ceph-osd", &["-f", "-i", "0"]);
@@ -84,7 +84,7 @@ impl Ceph {
             "radosgw-admin user create --uid t --display-name t --access-key {ID} --secret-key {SECRET}"
         ));
         let mut door = start("radosgw", &["-f", "-n", "client.rgw"]);
-        door.wait_for_port(gateway);
+        door.wait_for_port("127.0.0.1", gateway);
         let endpoint = format!("http://127.0.0.1:{gateway}");
         signed(ID, SECRET, "PUT", &format!("{endpoint}/{BUCKET}"), None);
         Self { _gateway: door, _storage: disk, _monitor: monitor, _folder: folder, endpoint }

@@ -3,6 +3,7 @@
 
 mod azurite;
 mod azurite_table;
+mod cable;
 mod calendar;
 mod ceph;
 mod certificate;
@@ -24,6 +25,7 @@ use storepool::clock::SystemClock;
 
 pub(crate) use azurite::Azurite;
 pub(crate) use azurite_table::AzuriteTable;
+pub(crate) use cable::Cable;
 pub(crate) use calendar::Calendar;
 pub(crate) use ceph::Ceph;
 pub(crate) use certificate::Certificate;

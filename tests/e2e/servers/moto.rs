@@ -9,6 +9,7 @@ use super::certificate::Certificate;
 use super::process::{ServerProcess, free_ports};
 use super::{Place, signed, tool};
 
+const LOOPBACK: &str = "127.0.0.1";
 const BUCKET: &str = "keepwell-tests";
 const ID: &str = "MOTOACCESSKEY";
 const SECRET: &str = "moto-planted-secret-key";
@@ -23,7 +24,12 @@ pub(crate) struct Moto {
 impl Moto {
     /// Starts it.
     pub(crate) fn start() -> Self {
-        Self::start_with(&[], "http", &[]).with_bucket()
+        Self::start_at(LOOPBACK)
+    }
+
+    /// Starts it with an empty bucket at another address of this machine.
+    pub(crate) fn start_at(host: &str) -> Self {
+        Self::start_with(host, &[], "http", &[]).with_bucket()
     }
 
     /// Starts it with an empty bucket, and with the time that the calendar shows.
@@ -31,7 +37,7 @@ impl Moto {
         let variables = calendar.of_server();
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Self::start_with(&[], "http", &variables).with_bucket()
+        Self::start_with(LOOPBACK, &[], "http", &variables).with_bucket()
     }
 
     fn with_bucket(self) -> Self {
@@ -43,23 +49,24 @@ impl Moto {
     pub(crate) fn start_encrypted(certificate: &Certificate) -> Self {
         let (own, key) = (certificate.file(), certificate.key());
         let path = |path: &Path| path.display().to_string();
-        Self::start_with(&["-s", "-c", &path(&own), "-k", &path(&key)], "https", &[])
+        Self::start_with(LOOPBACK, &["-s", "-c", &path(&own), "-k", &path(&key)], "https", &[])
     }
 
-    fn start_with(arguments: &[&str], scheme: &str, variables: &[(&str, &str)]) -> Self {
+    fn start_with(
+        host: &str,
+        arguments: &[&str],
+        scheme: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [port] = free_ports();
         let number = port.to_string();
-        let mut all = vec!["-H", "127.0.0.1", "-p", &number];
+        let mut all = vec!["-H", host, "-p", &number];
         all.extend(arguments);
         let mut process =
             ServerProcess::start(&tool("python/bin/moto_server"), &all, folder.path(), variables);
-        process.wait_for_port(port);
-        Self {
-            _process: process,
-            _folder: folder,
-            endpoint: format!("{scheme}://127.0.0.1:{port}"),
-        }
+        process.wait_for_port(host, port);
+        Self { _process: process, _folder: folder, endpoint: format!("{scheme}://{host}:{port}") }
     }
 
     /// Returns a place in the bucket.

@@ -84,8 +84,8 @@ impl ServerProcess {
     }
 
     /// Waits until it accepts connections.
-    pub(super) fn wait_for_port(&mut self, port: u16) {
-        self.wait_until("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    pub(super) fn wait_for_port(&mut self, host: &str, port: u16) {
+        self.wait_until("it listens", || TcpStream::connect((host, port)).is_ok());
     }
 
     fn said(&self) -> String {

@@ -29,7 +29,7 @@ impl Rclone {
         let arguments = ["serve", "s3", "--addr", &address, "--auth-key", &keys, &data];
         let program = tool("python/bin/rclone");
         let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
-        process.wait_for_port(port);
+        process.wait_for_port("127.0.0.1", port);
         Self { _process: process, _folder: folder, endpoint: format!("http://{address}") }
     }
 
