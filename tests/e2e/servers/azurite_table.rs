@@ -47,7 +47,7 @@ impl AzuriteTable {
         ];
         let program = tool("azurite/node_modules/.bin/azurite-table");
         let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
-        process.wait_for_port(port);
+        process.wait_for_port("127.0.0.1", port);
         let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
         Self { _process: process, _folder: folder, endpoint }
     }
