@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, configure};
 use crate::harness::{Keepwell, wait_until, write_files};
+use crate::moved_clock::MovedClock;
 
 const TOKEN: &str = "s3cret-t0ken";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,6 +140,49 @@ fn what_could_not_be_delivered_is_told_without_the_token_and_delivered_later() {
     assert!(good.requests.try_recv().is_err(), "nothing is told twice");
     let shown = keepwell.ok(["config", "show", "--effective"]).stdout;
     assert!(!shown.contains(TOKEN) && shown.contains("(hidden)"), "{shown}");
+}
+
+#[test]
+fn what_is_not_critical_waits_for_the_digest_and_comes_as_one() {
+    let server = WebServer::start("200 OK");
+    let keepwell = Keepwell::new();
+    let group = |name: &str| {
+        format!("[group.{name}]\nsources = [{{ files = [\"../nowhere\"] }}]\nschedule = \"24h\"\n")
+    };
+    let settings = format!("[alerts]\ndigest = \"1h\"\nwebhook = \"{}\"\n", server.url());
+    configure(&keepwell, &format!("{}{}{settings}", group("one"), group("two")));
+    let begin: jiff::Timestamp = "2026-02-03T10:00:00Z".parse().expect("a moment");
+    let clock = MovedClock::new(&keepwell.path(""), begin);
+    let command = |word: &str| {
+        let mut command = keepwell.command(word.split(' '));
+        clock.give(&mut command);
+        command
+    };
+    let send = || assert!(command("alerts send").status().expect("started").success());
+
+    let daemon = Daemon::start_command(command("daemon"));
+    wait_until("both groups failed", || {
+        keepwell.document(["alerts"])["alerts"].as_array().is_some_and(|all| all.len() == 2)
+    });
+    // From here on alone: two that tell at the same moment tell twice.
+    daemon.stop();
+    send();
+    clock.set(begin + jiff::SignedDuration::from_mins(50));
+    send();
+    let early = server.requests.try_recv();
+    clock.set(begin + jiff::SignedDuration::from_mins(70));
+    send();
+    let (_, body) = server.next();
+    send();
+
+    assert!(early.is_err(), "nothing is told before its time: {early:?}");
+    let notice: Value = serde_json::from_str(&body).expect("JSON");
+    let told = notice["alerts"].as_array().expect("alerts");
+    assert_eq!(told.len(), 2, "{notice}");
+    for key in ["failed backup one", "failed backup two"] {
+        assert!(told.iter().any(|alert| alert["key"] == key), "{key}: {notice}");
+    }
+    assert!(server.requests.try_recv().is_err(), "and nothing twice");
 }
 
 struct MailServer {

@@ -91,7 +91,8 @@ fn damage_that_a_job_finds_ends_the_command_as_if_it_had_looked_itself() {
     let none = keepwell.run(["restore", "no-such-point", "--to", "back"]);
 
     assert_eq!(found.code, Some(5), "{found:?}");
-    assert!(found.stderr.contains("damage was found"), "{found:?}");
+    assert!(found.stderr.contains("1 point cannot be restored completely"), "{found:?}");
+    assert!(found.stderr.contains("hint: run \"keepwell repair\""), "{found:?}");
     assert_eq!((wrong.code, none.code), (Some(2), Some(1)), "{wrong:?} {none:?}");
     assert!(wrong.stderr.contains("no [vault.nowhere]"), "{wrong:?}");
     assert!(none.stderr.contains("no-such-point"), "{none:?}");
@@ -159,6 +160,12 @@ fn at_a_terminal_a_job_is_watched_left_with_ctrl_c_and_watched_again() {
     assert_eq!(states(&keepwell, "backup web"), ["done"]);
 }
 
+fn niceness(process: &str) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it lives");
+    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    fields[16].parse().expect("a number")
+}
+
 #[test]
 fn jobs_are_nice_to_the_machine_and_stay_within_their_memory() {
     let keepwell = Keepwell::new();
@@ -180,12 +187,11 @@ fn jobs_are_nice_to_the_machine_and_stay_within_their_memory() {
     wait_until("it is backed up", || states(&keepwell, "backup web") == ["done"]);
 
     let said = fs::read_to_string(&said).expect("said");
-    assert_eq!(said.lines().collect::<Vec<_>>(), ["13", "idle", "524288", "bounded"]);
-    // The daemon itself answers as quickly as ever.
-    let own = fs::read_to_string(format!("/proc/{}/stat", daemon.pid().as_raw_nonzero()));
-    let own = own.expect("it lives");
-    let fields: Vec<_> = own.rsplit(')').next().expect("fields").split_whitespace().collect();
-    assert_eq!(fields[16], "0", "niceness of the daemon: {own}");
+    // The tests themselves may be nice already; the daemon answers as quickly as ever.
+    let own = niceness("self");
+    let nice = (own + 13).min(19).to_string();
+    assert_eq!(said.lines().collect::<Vec<_>>(), [nice.as_str(), "idle", "524288", "bounded"]);
+    assert_eq!(niceness(&daemon.pid().as_raw_nonzero().to_string()), own);
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod mariadb;
 mod memory;
 mod metadata_torture;
 mod mount;
+mod moved_clock;
 mod network;
 mod outage;
 mod output;

@@ -21,7 +21,8 @@ impl Terminal {
     pub(crate) fn start(command: &Command) -> Self {
         let terminal = Self { folder: tempfile::tempdir().expect("a folder") };
         let mut all = vec!["-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "60"];
-        let after = "\"$@\"; echo \"[ended with $?]\"; stty -a | grep -o -e '-\\?\\becho\\b'; echo '[over]'; exec sleep 600";
+        // Ctrl-C goes to the shell as well, which is to stay and tell how the program ended.
+        let after = "trap : INT; \"$@\"; echo \"[ended with $?]\"; stty -a | grep -o -e '-\\?\\becho\\b'; echo '[over]'; exec sleep 600";
         let variables: Vec<_> = command
             .get_envs()
             .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value?.to_str()?)))

@@ -1,12 +1,13 @@
 //! `keepwell forget` without a word: the retentions of all groups, as the configuration has them.
 
 use serde::Serialize;
+use storepool::catalog::Point;
 
+use super::decision::{Decision, Judged, tell};
 use super::upkeep;
 use crate::assembly::Assembly;
 use crate::config::Upkeep;
-use crate::console::table::{Align, Table};
-use crate::console::units::{counted, local, rfc3339, size};
+use crate::console::units::counted;
 use crate::error::{Attempt, Error, Outcome};
 use crate::job::Workshop;
 use crate::job::forget::{SeriesPlan, forget};
@@ -24,14 +25,6 @@ struct Report {
 struct SeriesReport {
     series: String,
     points: Vec<Decision>,
-}
-
-#[derive(Serialize)]
-struct Decision {
-    id: String,
-    started: String,
-    action: &'static str,
-    reasons: Vec<String>,
 }
 
 /// Forgets what the retentions of the groups do not keep.
@@ -69,7 +62,8 @@ fn act(assembly: &Assembly, dry_run: bool) -> Result<Outcome, Error> {
     };
     assembly.console.message("summary", &report);
     for plan in &plans {
-        tell(assembly, plan);
+        let listed: Vec<_> = plan.points.iter().map(Judged::of).collect();
+        tell(&assembly.console, &plan.series, &listed, &plan.plan);
     }
     let points = counted(report.removed as u64, "point");
     assembly.console.note(match (dry_run, report.removed) {
@@ -80,39 +74,9 @@ fn act(assembly: &Assembly, dry_run: bool) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
-fn words(plan: &SeriesPlan, index: usize) -> (&'static str, Vec<String>) {
-    let reasons: Vec<_> = plan.plan.reasons(index).iter().map(ToString::to_string).collect();
-    (if reasons.is_empty() { "remove" } else { "keep" }, reasons)
-}
-
 fn series_report(plan: &SeriesPlan) -> SeriesReport {
-    let points = plan.points.iter().enumerate().map(|(index, point)| {
-        let (action, reasons) = words(plan, index);
-        let (id, started) = (point.id.to_string(), rfc3339(point.started));
-        Decision { id, started, action, reasons }
-    });
+    let decision =
+        |(index, point): (usize, &Point)| Decision::of(&plan.plan, index, point.id, point.started);
+    let points = plan.points.iter().enumerate().map(decision);
     SeriesReport { series: plan.series.clone(), points: points.collect() }
-}
-
-fn tell(assembly: &Assembly, plan: &SeriesPlan) {
-    let mut table = Table::new(&[
-        ("", Align::Left),
-        ("ID", Align::Left),
-        ("Time", Align::Left),
-        ("Size", Align::Right),
-        ("Why it stays", Align::Left),
-    ]);
-    for (index, point) in plan.points.iter().enumerate() {
-        let (action, reasons) = words(plan, index);
-        table.row(vec![
-            action.to_string(),
-            point.id.short(),
-            local(point.started),
-            size(point.bytes),
-            reasons.join(", "),
-        ]);
-    }
-    let (stay, go) = (plan.plan.kept().count(), plan.plan.removed().count());
-    assembly.console.note(format!("{}: {stay} stay, {go} go", plan.series));
-    table.lines().iter().for_each(|line| assembly.console.note(line));
 }

@@ -10,13 +10,13 @@ use storepool::catalog::{Point, choose};
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
+use super::decision::{Decision, Judged, tell};
 use super::pin::pinned;
-use super::points::{Filter, tags_cell};
+use super::points::Filter;
 use super::{arguments, configured_forget, vault_forget};
 use crate::assembly::Assembly;
 use crate::console::Console;
-use crate::console::table::{Align, Table};
-use crate::console::units::{counted, local, rfc3339, size};
+use crate::console::units::counted;
 use crate::error::{Attempt, Cause, Error, Outcome};
 
 /// Remove points by name or by policy
@@ -151,14 +151,6 @@ struct SeriesReport {
     points: Vec<Decision>,
 }
 
-#[derive(Serialize)]
-struct Decision {
-    id: String,
-    started: String,
-    action: &'static str,
-    reasons: Vec<String>,
-}
-
 impl Forget {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         if let Some(vault) = &self.vault {
@@ -207,12 +199,7 @@ impl Forget {
                 points.push(point);
             }
         }
-        let decision = |point: &&Point| Decision {
-            id: point.id.to_string(),
-            started: rfc3339(point.started),
-            action: "remove",
-            reasons: Vec::new(),
-        };
+        let decision = |point: &&Point| Decision::removed(point.id, point.started);
         let report = Report {
             dry_run: self.dry_run,
             removed: points.len(),
@@ -256,7 +243,8 @@ impl Forget {
             let plan = policy.plan(&candidates, &zone, now);
             let key: Vec<_> = key.into_iter().filter(|part| !part.is_empty()).collect();
             let name = if key.is_empty() { "all points".to_string() } else { key.join(" ") };
-            tell_series(console, &name, &points, &plan);
+            let listed: Vec<_> = points.iter().map(|point| Judged::of(point)).collect();
+            tell(console, &name, &listed, &plan);
             report.kept += plan.kept().count();
             removed.extend(plan.removed().map(|index| points[index].id));
             report.series.push(series_report(name, &points, &plan));
@@ -266,42 +254,10 @@ impl Forget {
     }
 }
 
-fn words(plan: &RetentionPlan, index: usize) -> Vec<String> {
-    plan.reasons(index).iter().map(ToString::to_string).collect()
-}
-
 fn series_report(series: String, points: &[&Point], plan: &RetentionPlan) -> SeriesReport {
-    let points = points.iter().enumerate().map(|(index, point)| {
-        let reasons = words(plan, index);
-        let action = if reasons.is_empty() { "remove" } else { "keep" };
-        Decision { id: point.id.to_string(), started: rfc3339(point.started), action, reasons }
-    });
-    SeriesReport { series, points: points.collect() }
-}
-
-fn tell_series(console: &Console, name: &str, points: &[&Point], plan: &RetentionPlan) {
-    let mut table = Table::new(&[
-        ("", Align::Left),
-        ("ID", Align::Left),
-        ("Time", Align::Left),
-        ("Tags", Align::Left),
-        ("Size", Align::Right),
-        ("Why it stays", Align::Left),
-    ]);
-    for (index, point) in points.iter().enumerate() {
-        let reasons = words(plan, index);
-        let action = if reasons.is_empty() { "remove" } else { "keep" };
-        table.row(vec![
-            action.to_string(),
-            point.id.short(),
-            local(point.started),
-            tags_cell(point),
-            size(point.bytes),
-            reasons.join(", "),
-        ]);
-    }
-    console.note(format!("{name}: {} stay, {} go", plan.kept().count(), plan.removed().count()));
-    table.lines().iter().for_each(|line| console.note(line));
+    let decision =
+        |(index, point): (usize, &&Point)| Decision::of(plan, index, point.id, point.started);
+    SeriesReport { series, points: points.iter().enumerate().map(decision).collect() }
 }
 
 fn tell_end(console: &Console, report: &Report) {

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod configured_forget;
 mod daemon;
+mod decision;
 mod diff;
 mod discover;
 mod doctor;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use cloudsync::forget::{ForgetPlan, SourcePlan};
 use cloudsync::notes::pinned;
 use cloudsync::retention::{POINTS_PER_SOURCE, POINTS_WARNING, RetentionPolicy, floor};
+use cloudsync::vault::commit::PointRecord;
 use cloudsync::vault::snapshot::Snapshot;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -12,12 +13,12 @@ use storepool::catalog::choose;
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
+use super::decision::{self, Decision, Judged};
 use super::upkeep;
 use crate::assembly::Assembly;
 use crate::config::{Config, Upkeep, VaultConfig};
 use crate::console::Console;
-use crate::console::table::{Align, Table};
-use crate::console::units::{counted, local, rfc3339, size};
+use crate::console::units::counted;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::origin::as_point;
 use crate::vaults::{self, Engine, OwnVault};
@@ -49,14 +50,6 @@ struct SourceReport {
     group: String,
     source: String,
     points: Vec<Decision>,
-}
-
-#[derive(Serialize)]
-struct Decision {
-    id: String,
-    started: String,
-    action: &'static str,
-    reasons: Vec<String>,
 }
 
 pub(super) fn run(assembly: &Assembly, request: &Request<'_>) -> Result<Outcome, Error> {
@@ -195,72 +188,37 @@ fn by_name(
     Ok(chosen)
 }
 
-fn words(source: &SourcePlan, index: usize) -> Vec<String> {
-    source.plan.reasons(index).iter().map(ToString::to_string).collect()
-}
-
-fn action(reasons: &[String]) -> &'static str {
-    if reasons.is_empty() { "remove" } else { "keep" }
-}
-
 fn source_report(source: &SourcePlan) -> SourceReport {
-    let points = source.points.iter().enumerate().map(|(index, point)| {
-        let reasons = words(source, index);
-        Decision {
-            id: point.id.to_string(),
-            started: rfc3339(point.started),
-            action: action(&reasons),
-            reasons,
-        }
-    });
+    let decision = |(index, point): (usize, &PointRecord)| {
+        Decision::of(&source.plan, index, point.id, point.started)
+    };
     SourceReport {
         group: source.group.clone(),
         source: source.source.clone(),
-        points: points.collect(),
+        points: source.points.iter().enumerate().map(decision).collect(),
     }
 }
 
 fn named_report(source: &SourcePlan, chosen: &BTreeSet<PointId>) -> Option<SourceReport> {
     let points = source.points.iter().filter(|point| chosen.contains(&point.id));
-    let points: Vec<_> = points
-        .map(|point| Decision {
-            id: point.id.to_string(),
-            started: rfc3339(point.started),
-            action: "remove",
-            reasons: Vec::new(),
-        })
-        .collect();
+    let points: Vec<_> = points.map(|point| Decision::removed(point.id, point.started)).collect();
     let (group, source) = (source.group.clone(), source.source.clone());
     (!points.is_empty()).then_some(SourceReport { group, source, points })
 }
 
 fn tell_source(console: &Console, source: &SourcePlan) {
-    let mut table = Table::new(&[
-        ("", Align::Left),
-        ("ID", Align::Left),
-        ("Time", Align::Left),
-        ("Tags", Align::Left),
-        ("Size", Align::Right),
-        ("Why it stays", Align::Left),
-    ]);
-    for (index, point) in source.points.iter().enumerate() {
-        let reasons = words(source, index);
-        table.row(vec![
-            action(&reasons).to_string(),
-            point.id.short(),
-            local(point.started),
-            point.tags.join(", "),
-            size(point.bytes),
-            reasons.join(", "),
-        ]);
-    }
+    let judged = |point: &PointRecord| Judged {
+        id: point.id,
+        started: point.started,
+        tags: point.tags.join(", "),
+        bytes: point.bytes,
+    };
     let name = match source.group.as_str() {
         "" => source.source.clone(),
         group => format!("{group} {}", source.source),
     };
-    let (stay, go) = (source.plan.kept().count(), source.plan.removed().count());
-    console.note(format!("{name}: {stay} stay, {go} go"));
-    table.lines().iter().for_each(|line| console.note(line));
+    let listed: Vec<_> = source.points.iter().map(judged).collect();
+    decision::tell(console, &name, &listed, &source.plan);
 }
 
 fn tell_end(console: &Console, name: &str, report: &Report) {

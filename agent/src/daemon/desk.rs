@@ -38,7 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The name under which the courier's process reports; no job has it.
 const COURIER: JobId = JobId(0);
 /// The name under which a process reports that looks whether a vault can be reached.
-const CONTACT: JobId = JobId(-1);
+// Not a negative one: that would be taken for an option.
+const CONTACT: JobId = JobId(i64::MAX);
 
 /// The desk.
 pub(crate) struct Desk {
@@ -204,7 +205,10 @@ impl Desk {
                     tracing::warn!(reason = %last_line(&end.complaints), "alerts could not be delivered");
                 }
             }
-            Event::Ended { id: CONTACT, .. } => {
+            Event::Ended { id: CONTACT, end } => {
+                if end.code != Some(0) {
+                    tracing::info!(reason = %last_line(&end.complaints), "a vault did not answer");
+                }
                 // Whatever it found is remembered, and judged now.
                 self.contact = None;
                 self.looked = None;
@@ -262,7 +266,33 @@ impl Desk {
     }
 }
 
+const HINT: &str = "hint: ";
+
+/// Returns the last complaint; what helps is no complaint.
 fn last_line(text: &str) -> String {
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.next_back().unwrap_or_default().to_string()
+    let lines = text.lines().map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with(HINT));
+    let last = lines.next_back().unwrap_or_default();
+    last.strip_prefix("keepwell: ").unwrap_or(last).to_string()
+}
+
+/// Returns what helps, if the complaints end with it.
+fn last_hint(text: &str) -> Option<String> {
+    Some(text.lines().next_back()?.trim().strip_prefix(HINT)?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_complaint_and_what_helps_are_told_apart() {
+        let text =
+            "keepwell: a first one\nkeepwell: 1 damaged object\nhint: run \"keepwell repair\"\n";
+
+        assert_eq!(last_line(text), "1 damaged object");
+        assert_eq!(last_hint(text).as_deref(), Some("run \"keepwell repair\""));
+        assert_eq!((last_line("panicked"), last_hint("panicked")), ("panicked".to_string(), None));
+        assert_eq!((last_line(""), last_hint("")), (String::new(), None));
+    }
 }

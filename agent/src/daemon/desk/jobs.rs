@@ -7,7 +7,7 @@ use serde_json::Value;
 use storepool::clock::Timestamp;
 use tokio::sync::broadcast;
 
-use super::{Desk, MESSAGES_BEHIND, last_line};
+use super::{Desk, MESSAGES_BEHIND, last_hint, last_line};
 use crate::config::SyncWhen;
 use crate::daemon::judge;
 use crate::daemon::process::{self, JobEnd, JobProcess};
@@ -124,10 +124,11 @@ impl Desk {
             (false, Some(signal)) => Some(format!("signal {signal} ended its process")),
             (false, None) => Some(last_line(&end.complaints)).filter(|line| !line.is_empty()),
         };
+        let helps = || last_hint(&end.complaints).filter(|_| !state.is_success());
         let ending = Ending {
             exit_code: end.code,
             message: text("message").or_else(unexplained),
-            hint: text("hint"),
+            hint: text("hint").or_else(helps),
             summary: running.summary,
         };
         self.finish(id, &running.wish, state, ending, now);
