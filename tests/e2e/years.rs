@@ -134,12 +134,15 @@ impl Server {
     }
 
     /// Lives until the server has learnt by itself what the vault's owner has set.
-    fn learn(&mut self, state: &str, latest: Timestamp) {
+    fn learn(&mut self, is_stopped: bool, latest: Timestamp) {
         self.live_until(latest, false);
         wait_until("the server asks the vault", || {
             std::thread::sleep(Duration::from_millis(20));
-            self.ask("/v1/status")["vaults"][0]["subscription"] == state
+            let alerts = self.ask("/v1/alerts");
+            let mut alerts = alerts["alerts"].as_array().expect("alerts").iter();
+            alerts.any(|alert| alert["key"] == "stopped main") == is_stopped
         });
+        self.settle();
     }
 
     fn write(&self, moment: Timestamp) {
@@ -255,10 +258,11 @@ fn after_two_years_of_the_daemon_exactly_the_points_are_there_that_the_policies_
         ]);
     };
     set(&server, "expired");
-    server.learn("expired", at("2026-02-05T12:00:00Z"));
+    server.learn(true, at("2026-02-05T12:00:00Z"));
     server.live_until(at("2026-03-04T12:00:00Z"), false);
     let expired = server.run(["status", "--explain"]);
     set(&server, "active");
+    server.learn(false, at("2026-03-05T12:00:00Z"));
 
     // The skipped hour of 2026; the machine is off over the doubled one.
     server.live_until(at("2026-10-24T20:00:00Z"), false);
@@ -329,6 +333,11 @@ fn after_two_years_of_the_daemon_exactly_the_points_are_there_that_the_policies_
     assert!(lost.stdout.contains("for more, the vault must be reached again"), "{lost:?}");
     assert!(expired.stdout.contains("connected, expired (strict) since 2026-02-04"), "{expired:?}");
     assert_eq!((lost.code, expired.code), (Some(1), Some(1)));
+    let copies = of_task(&jobs, "sync web", "done");
+    let on_thursday = |job: &&&Value| {
+        job["started"].as_str().is_some_and(|time| time.starts_with("2026-03-05T12:"))
+    };
+    assert_eq!(copies.iter().filter(on_thursday).count(), 1, "what was stopped goes on at once");
     for task in ["forget", "prune", "forget --vault=main", "check --vault=main"] {
         let done = of_task(&jobs, task, "done");
         assert!(done.iter().any(|job| job["reason"] == "schedule"), "{task}");

@@ -35,7 +35,7 @@ const CLOUDSYNC: &[&[&str]] = &[
     &["heal", "prune"],
 ];
 
-/// The floors of `agent`, lowest first. `vaults`, `subscription` and `bandwidth` are one household: how a vault is opened, whether it may be, and how fast.
+/// The floors of `agent`, lowest first.
 const AGENT: &[&[&str]] = &[
     &[
         "accounts",
@@ -51,8 +51,8 @@ const AGENT: &[&[&str]] = &[
     &["error"],
     &["console", "contents", "schedule", "variables"],
     &["config"],
-    &["hooks", "journal", "worker", "workload"],
-    &["assembly", "documents"],
+    &["hooks", "journal", "worker"],
+    &["assembly", "documents", "workload", "suspended"],
     &["courier", "record", "vaults", "subscription", "bandwidth"],
     &["adoption", "healing", "job", "origin", "passphrases", "standing", "vault_life"],
     &["scheduler"],
@@ -62,7 +62,10 @@ const AGENT: &[&[&str]] = &[
     &["control"],
     &["cli"],
 ];
-const HOUSEHOLD: &[&str] = &["vaults", "subscription", "bandwidth"];
+/// Rooms of one floor that know each other: how a vault is opened, whether it may be, and how fast; workloads, and the services that a restore of one
+/// left suspended.
+const HOUSEHOLDS: &[&[&str]] =
+    &[&["vaults", "subscription", "bandwidth"], &["workload", "suspended"]];
 
 /// Files that name the errors of every floor, because one place must: `error` gathers them, `console/failure.rs` and its neighbour advise on them.
 const NAME_ALL_ERRORS: &[&str] =
@@ -70,7 +73,9 @@ const NAME_ALL_ERRORS: &[&str] =
 
 fn check_floors(folder: &str, floors: &[&[&str]]) {
     let floor = |room: &str| floors.iter().position(|rooms| rooms.contains(&room));
-    let at_home = |room: &str| HOUSEHOLD.contains(&room);
+    let live_together = |room: &str, other: &str| {
+        HOUSEHOLDS.iter().any(|rooms| rooms.contains(&room) && rooms.contains(&other))
+    };
     let mut findings = Vec::new();
     for file in files(folder).iter().filter(|file| !file.is_test()) {
         let room = file.room();
@@ -86,7 +91,7 @@ fn check_floors(folder: &str, floors: &[&[&str]]) {
         for (number, line) in file.code() {
             for used in used_rooms(line) {
                 let is_lower = floor(&used).is_some_and(|floor| floor < own);
-                if used != room && !is_lower && !(at_home(room) && at_home(&used)) {
+                if used != room && !is_lower && !live_together(room, &used) {
                     findings.push(format!("{}:{number}: {room} uses {used}", file.path));
                 }
             }

@@ -188,6 +188,8 @@ impl Desk {
         if is_time && !self.stopping {
             self.looked = Some(monotonic);
             self.judge(now);
+            // It may have found that something can go on.
+            self.fill_slots(now);
         }
         if !self.stopping {
             self.send_courier(monotonic);

@@ -192,7 +192,8 @@ fn silence_key(vault: &str, day: u32) -> String {
     format!("out of reach {vault} day {day}")
 }
 
-fn stopped_key(vault: &str) -> String {
+/// Returns the key of the alert that the state of a vault stops something.
+pub(super) fn stopped_key(vault: &str) -> String {
     format!("stopped {vault}")
 }
 

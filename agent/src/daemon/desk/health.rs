@@ -6,8 +6,11 @@ use storepool::clock::Timestamp;
 use storepool::disk::{Disk, SystemDisk};
 
 use super::{CONTACT, COURIER, Desk};
+use crate::config::SyncWhen;
+use crate::daemon::queue::Wish;
 use crate::daemon::{judge, process, queue};
-use crate::journal::{AlertDraft, Fullness, Raised};
+use crate::job::Task;
+use crate::journal::{AlertDraft, Fullness, Raised, Reason};
 use crate::standing;
 
 /// An alert that goes on is counted so often.
@@ -49,12 +52,28 @@ impl Desk {
         for vault in standing::of_all(&self.config, &self.place, now) {
             let drafts = judge::standing(&vault);
             for key in judge::standing_keys(&vault.vault) {
-                if !drafts.iter().any(|draft| draft.key == key) {
-                    let resolved = self.journal.resolve(&key, now);
-                    self.note(resolved, "end an alert");
+                if drafts.iter().any(|draft| draft.key == key) {
+                    continue;
                 }
+                let resolved = self.journal.resolve(&key, now);
+                if matches!(resolved, Ok(true)) && key == judge::stopped_key(&vault.vault) {
+                    self.catch_up(&vault.vault, now);
+                }
+                self.note(resolved, "end an alert");
             }
             drafts.iter().for_each(|draft| self.raise(draft, now));
+        }
+    }
+
+    // What was stopped goes on at once, not only after the next backup.
+    fn catch_up(&mut self, vault: &str, now: Timestamp) {
+        let config = self.config.clone();
+        let groups = config.groups.values().filter(|group| {
+            group.vault.as_deref() == Some(vault) && !group.paused && group.sync != SyncWhen::Never
+        });
+        for group in groups {
+            let task = Task::Sync(group.name.clone());
+            self.enter(Wish::task(&config, task, Reason::Follows), now);
         }
     }
 
