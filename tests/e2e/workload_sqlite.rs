@@ -103,8 +103,8 @@ fn a_database_in_use_gets_its_content_back_in_one_transaction_and_a_point_of_it_
     ask(&database, "PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES ('first');");
     configure(&keepwell, "[{ sqlite = { files = [\"../app.db\"] } }]");
     keepwell.ok(["backup", "app"]);
-    let points = keepwell.ok(["--json", "points", "app"]).stdout;
-    let id = points.split("\"id\": \"").nth(1).and_then(|rest| rest.get(..64)).expect("an id");
+    let points = keepwell.document(["points", "app"]);
+    let id = points["points"][0]["id"].as_str().expect("an id");
     ask(&database, "UPDATE t SET x = 'second'");
     let open = rusqlite::Connection::open(&database).expect("it is in use");
     let value =

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use storepool::filetree::lexically_clean;
 use toml_edit::{InlineTable, Value};
 
 use super::ConfigError;
@@ -62,7 +63,8 @@ fn paths(section: &Section<'_>, key: &str) -> Result<Vec<PathBuf>, ConfigError> 
         Some(text) => vec![text.to_string()],
         None => section.texts(key, expected)?.unwrap_or_default(),
     };
-    let mut paths: Vec<PathBuf> = texts.iter().map(|text| section.resolve(text)).collect();
+    let mut paths: Vec<PathBuf> =
+        texts.iter().map(|text| lexically_clean(&section.resolve(text))).collect();
     paths.sort();
     paths.dedup();
     Ok(paths)

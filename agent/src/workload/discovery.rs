@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use storepool::filetree::lexically_clean;
+
 use super::WorkloadError;
 use super::sqlite::discovery::find;
 use crate::config::{Config, SourceConfig};
@@ -125,13 +127,15 @@ fn of_database(config: &Config, place: &Path) -> Protection {
                 || sqlite.discover.iter().any(|folder| place.starts_with(folder))
         }
         SourceConfig::Files(files) if files.sqlite_aware => {
-            files.paths.iter().any(|path| place.starts_with(path))
+            files.paths.iter().any(|path| place.starts_with(lexically_clean(path)))
         }
         _ => false,
     };
     // Read as a file it may be torn: that is no protection of a database in use.
     let is_read = |source: &SourceConfig| match source {
-        SourceConfig::Files(files) => files.paths.iter().any(|path| place.starts_with(path)),
+        SourceConfig::Files(files) => {
+            files.paths.iter().any(|path| place.starts_with(lexically_clean(path)))
+        }
         _ => false,
     };
     group_with(config, is_copied)
@@ -143,11 +147,15 @@ fn of_database(config: &Config, place: &Path) -> Protection {
 fn of_folder(config: &Config, place: &Path) -> Protection {
     let covers = |source: &SourceConfig| match source {
         // What is excluded, or lies on another disk, is known at the backup only.
-        SourceConfig::Files(files) => files.paths.iter().any(|path| place.starts_with(path)),
+        SourceConfig::Files(files) => {
+            files.paths.iter().any(|path| place.starts_with(lexically_clean(path)))
+        }
         _ => false,
     };
     let touches = |source: &SourceConfig| match source {
-        SourceConfig::Files(files) => files.paths.iter().any(|path| path.starts_with(place)),
+        SourceConfig::Files(files) => {
+            files.paths.iter().any(|path| lexically_clean(path).starts_with(place))
+        }
         _ => false,
     };
     group_with(config, covers)

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use storepool::clock::Timestamp;
-use storepool::entry::FileTime;
+use storepool::entry::{EntryPath, FileTime};
 use storepool::filetree::OwnerNames;
 use storepool::manifest::{Owners, ProblemKind};
 use storepool::source::{
@@ -54,6 +54,13 @@ impl DataSource for StreamTree {
     }
 
     fn root(&self) -> Result<(SourceStat, Arc<dyn SourceDirectory>), SourceError> {
+        // What a tree cannot hold must not come into one.
+        if let Some(name) =
+            self.names.iter().find(|name| EntryPath::parse(name.as_bytes()).is_none())
+        {
+            let message = format!("\"{name}\" cannot be the name of a file in a point");
+            return Err(SourceError { kind: ProblemKind::Unsupported, message });
+        }
         let folder = Folder {
             prefix: String::new(),
             names: self.names.clone().into(),

@@ -125,8 +125,8 @@ impl DataSource for FileTree {
     }
 }
 
-// Removes "." and ".." by name only, as a shell shows them; symbolic links in the path given by the user are followed by the kernel.
-fn lexically_clean(path: &Path) -> PathBuf {
+/// Removes "." and ".." by name only, as a shell shows them; symbolic links in the path given by the user are followed by the kernel.
+pub fn lexically_clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -123,7 +123,7 @@ mod tests {
 
         assert_eq!(back, entity);
         assert_eq!(Entity::from_wire(&back.to_wire()).unwrap(), entity);
-        assert_eq!(entity.properties.len(), 12);
+        assert_eq!(entity.properties.len(), 11);
         assert_eq!(entity.properties["whole"], ("Edm.Double".to_string(), json!(3.0)));
         assert!(line.contains(r#""l":["Edm.Int64","9223372036854775807"]"#), "{line}");
         assert!(!line.contains("Timestamp"), "{line}");

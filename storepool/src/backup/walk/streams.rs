@@ -234,14 +234,22 @@ struct Blocks {
 impl Blocks {
     fn start(mut stream: Box<dyn Read + Send>) -> Result<Self> {
         let (sender, received) = sync_channel(BLOCKS_AHEAD);
-        let pump = move || loop {
-            let mut block = Vec::with_capacity(BLOCK_LENGTH);
-            let read = (&mut stream).take(BLOCK_LENGTH as u64).read_to_end(&mut block);
-            let at_end = block.is_empty() || read.is_err();
-            // An empty block is the end that the stream itself declared.
-            if sender.send(read.map(|_| block)).is_err() || at_end {
-                return;
-            }
+        let pump = move || {
+            let end = loop {
+                let mut block = Vec::with_capacity(BLOCK_LENGTH);
+                let read = (&mut stream).take(BLOCK_LENGTH as u64).read_to_end(&mut block);
+                // An empty block is the end that the stream itself declared.
+                if block.is_empty() || read.is_err() {
+                    break read.map(|_| Vec::new());
+                }
+                if sender.send(Ok(block)).is_err() {
+                    return;
+                }
+            };
+            // Closed before its end is told: the next one may be opened then.
+            drop(stream);
+            // Nobody listens any more when the run was stopped.
+            let _ = sender.send(end);
         };
         // Not joined: it may wait for a program that never says anything again.
         std::thread::Builder::new()
