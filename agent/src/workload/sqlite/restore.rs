@@ -49,7 +49,12 @@ impl Restorer for SqliteRestore {
             .collect();
         if !replaced.is_empty() {
             let config = SqliteConfig { files: replaced, discover: Vec::new() };
-            done.safety_point = Some((order.safety_point)(&Sqlite::new(config))?);
+            let made = (order.safety_point)(&Sqlite::new(config)).map_err(|cause| {
+                WorkloadError::failed("no point can be made of what is there: it is not replaced")
+                    .hint("move the database away with its -wal and -shm, and restore again")
+                    .because(cause.chain())
+            });
+            done.safety_point = Some(made?);
         }
         for transfer in &transfers {
             done.bytes += give_back(point, transfer)?;
@@ -102,8 +107,10 @@ fn plan(point: &PointContents<'_>, order: &RestoreOrder<'_>) -> Result<Vec<Trans
             faults.push(format!("{shown} is there already (--replace replaces its content)"));
         }
         // SQLite would take such a file for a part of the restored database.
-        let stale =
-            ["-wal", "-journal"].into_iter().find(|suffix| beside(&target, suffix).exists());
+        let is_left = |suffix: &&str| {
+            fs::metadata(beside(&target, suffix)).is_ok_and(|metadata| metadata.len() > 0)
+        };
+        let stale = ["-wal", "-journal"].into_iter().find(is_left);
         if let Some(suffix) = stale.filter(|_| !exists) {
             faults.push(format!("{shown}{suffix} is left of another database: move it away"));
         }
