@@ -38,7 +38,6 @@ mod simulation;
 mod standing;
 mod status;
 mod subscription;
-mod suspended;
 mod variables;
 mod vault_life;
 mod vaults;

@@ -35,17 +35,20 @@ fn what_no_group_has_is_shown_and_what_one_has_is_not() {
     }
     fs::write(
         keepwell.home().join("keepwell.toml"),
-        "[pool]\npaths = [\"pool\"]\n[group.g]\nsources = [{ files = [\"../data/mine\", \"../data/half/in\"], sqlite_aware = true }]\n",
+        "[pool]\npaths = [\"pool\"]\n[group.g]\nsources = [{ files = [\"../data/mine\", \"../data/half/in\"], sqlite_aware = true }, { postgres = { socket = \"..\", port = 5498 } }]\n",
     )
     .expect("written");
-    let _socket = UnixListener::bind(keepwell.path(".s.PGSQL.5499")).expect("a socket");
+    let _known = UnixListener::bind(keepwell.path(".s.PGSQL.5498")).expect("a socket");
+    let _other = UnixListener::bind(keepwell.path(".s.PGSQL.5499")).expect("a socket");
 
     let search = ["discover", "--folder", "data", "--sqlite", "data", "--least", "100K"];
     let lacking = keepwell.document(search);
     let all = keepwell.document(search.into_iter().chain(["--all"]));
 
     let socket = protection(&lacking, "postgres", "/.s.PGSQL.5499");
-    assert_eq!(socket.as_deref(), Some("none"), "{lacking}");
+    assert_eq!(socket.as_deref(), Some("perhaps"), "{lacking}");
+    let socket = protection(&all, "postgres", "/.s.PGSQL.5498");
+    assert_eq!(socket.as_deref(), Some("protected"), "{all}");
     assert_eq!(protection(&lacking, "files", "/data/other").as_deref(), Some("none"), "{lacking}");
     assert_eq!(protection(&lacking, "files", "/data/half").as_deref(), Some("partly"), "{lacking}");
     assert_eq!(protection(&lacking, "files", "/data/small"), None, "{lacking}");

@@ -52,7 +52,8 @@ const AGENT: &[&[&str]] = &[
     &["console", "contents", "schedule", "variables"],
     &["config"],
     &["hooks", "journal", "worker"],
-    &["assembly", "documents", "workload", "suspended"],
+    &["workload"],
+    &["assembly", "documents"],
     &["courier", "record", "vaults", "subscription", "bandwidth"],
     &["adoption", "healing", "job", "origin", "passphrases", "standing", "vault_life"],
     &["scheduler"],
@@ -62,10 +63,8 @@ const AGENT: &[&[&str]] = &[
     &["control"],
     &["cli"],
 ];
-/// Rooms of one floor that know each other: how a vault is opened, whether it may be, and how fast; workloads, and the services that a restore of one
-/// left suspended.
-const HOUSEHOLDS: &[&[&str]] =
-    &[&["vaults", "subscription", "bandwidth"], &["workload", "suspended"]];
+/// Rooms of one floor that know each other: how a vault is opened, whether it may be, and how fast.
+const HOUSEHOLDS: &[&[&str]] = &[&["vaults", "subscription", "bandwidth"]];
 
 /// Files that name the errors of every floor, because one place must: `error` gathers them, `console/failure.rs` and its neighbour advise on them.
 const NAME_ALL_ERRORS: &[&str] =

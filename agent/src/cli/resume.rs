@@ -9,8 +9,8 @@ use crate::job::Workshop;
 use crate::job::owed::pay_group;
 use crate::nearest::nearest;
 use crate::record::open_journal;
-use crate::suspended::SuspendedService;
 use crate::workload::WorkloadError;
+use crate::workload::suspended::SuspendedService;
 
 /// Wake services that are suspended
 ///

@@ -1,7 +1,7 @@
 //! What on this machine could be protected, and whether it is: databases by the sockets they listen on, SQLite files on request, folders with much in them.
 //!
-//! It errs on one side only: what is called protected is in a source of a group by its path; a database of a kind that some group protects is called so only
-//! as a perhaps, since which instance a source means is the source's own business.
+//! It errs on one side only: what is called protected is in a source of a group by its very path or socket. Where a group has a source of the kind that may
+//! or may not be this one, it is a perhaps.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -98,11 +98,32 @@ fn databases(config: &Config) -> Vec<Discovered> {
         }
     }
     let discovered = |(kind, place): (&'static str, PathBuf)| {
-        let same = |source: &SourceConfig| source.workload() == kind;
-        let group = group_with(config, same).map(Protection::Perhaps);
-        Discovered { kind, place, bytes: None, protection: group.unwrap_or(Protection::Not) }
+        let same = |source: &SourceConfig| is_reached_by(source, &place);
+        let of_kind = |source: &SourceConfig| source.workload() == kind;
+        let protection = group_with(config, same)
+            .map(Protection::By)
+            .or_else(|| group_with(config, of_kind).map(Protection::Perhaps));
+        let protection = protection.unwrap_or(Protection::Not);
+        Discovered { kind, place, bytes: None, protection }
     };
     found.into_iter().map(discovered).collect()
+}
+
+// Whether a source goes to its database by this very socket.
+fn is_reached_by(source: &SourceConfig, socket: &Path) -> bool {
+    // /var/run is /run almost everywhere.
+    let same = |one: &Path, other: &Path| match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    };
+    match source {
+        SourceConfig::Postgres(postgres) => {
+            let name = format!(".s.PGSQL.{}", postgres.port);
+            postgres.host.is_none() && same(&postgres.socket.join(name), socket)
+        }
+        SourceConfig::Mariadb(mariadb) => same(&mariadb.socket, socket),
+        _ => false,
+    }
 }
 
 fn kind_of_socket(path: &Path) -> Option<&'static str> {

@@ -15,6 +15,7 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod sqlite;
 pub(crate) mod streams;
+pub(crate) mod suspended;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use super::{CommandDetail, CommandExport, FORMAT};
 use crate::config::{CommandConfig, HookCommand};
 use crate::error::Cause;
 use crate::nearest::nearest;
-use crate::suspended::SuspendedService;
 use crate::workload::streams::source_error;
+use crate::workload::suspended::SuspendedService;
 use crate::workload::{PointContents, RestoreOrder, RestoredService, Restorer, WorkloadError};
 
 /// Restores points of one command source.

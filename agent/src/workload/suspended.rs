@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use storepool::id::PointId;
 
+use super::WorkloadError;
 use crate::error::Cause;
 use crate::hooks::{Debt, Hook};
-use crate::workload::WorkloadError;
 
 /// A service that waits to be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
