@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::harness::Keepwell;
 use crate::servers::AzuriteTable;
 
-/// Fills two tables: one with every type and difficult keys, one with more entities than a page.
+/// Fills two tables: one with every type and difficult keys, one with a partition that is longer than a page.
 const FILL: &str = r#"
 typed = service.create_table("Typed")
 E = EntityProperty
-for pk, rk in [("a", "1"), ("o'clock", "r/s\\t"[0:1]), ("Zürich 雪", "x y&z=%"), ("9", "")]:
+for pk, rk in [("a", "1"), ("o'clock", "r"), ("Zürich 雪", "x y&z=%"), ("9", "empty")]:
     typed.upsert_entity({
-        "PartitionKey": pk, "RowKey": rk or "empty",
+        "PartitionKey": pk, "RowKey": rk,
         "Text": "5", "Umlaut": "ü\n\"雪\"", "Flag": True, "Small": 7,
         "Big": E(9223372036854775807, EdmType.INT64), "Real": 0.1, "Whole": E(3.0, EdmType.DOUBLE),
         "Nan": E(float("nan"), EdmType.DOUBLE), "Minus": E(float("-inf"), EdmType.DOUBLE),
@@ -21,8 +21,8 @@ for pk, rk in [("a", "1"), ("o'clock", "r/s\\t"[0:1]), ("Zürich 雪", "x y&z=%"
         "Raw": b"\x00\x01\xff",
     })
 many = service.create_table("Many")
-for letter in "05AKTbjrz":
-    for start in range(0, 300, 100):
+for letter, count in [("0", 1100), ("A", 100), ("T", 100), ("z", 100)]:
+    for start in range(0, count, 100):
         many.submit_transaction([("upsert", {"PartitionKey": letter, "RowKey": f"{n:05}", "Number": n, "Note": f"{letter}{n}" * 20}) for n in range(start, start + 100)])
 "#;
 
@@ -82,7 +82,7 @@ fn tables_come_back_with_every_type_exact_under_other_names_too() {
             && refused.stderr.contains("table Typed has entities"),
         "{refused:?}"
     );
-    for (table, entities) in [("Typed", 4), ("Many", 2700)] {
+    for (table, entities) in [("Typed", 4), ("Many", 1400)] {
         let original = azurite.python(SHOW, &[table]);
         let restored = azurite.python(SHOW, &[&format!("back{table}")]);
         assert_eq!(original.lines().count(), entities);
