@@ -183,10 +183,12 @@ impl History {
         std::thread::scope(|scope| {
             let beside = scope.spawn(|| {
                 let _ended = Ended { host, pid: second.pid() };
+                host.machine.await_first_turn(second.pid());
                 perform(host, other, &second, &quiet)
             });
             let outcome = {
                 let _ended = Ended { host, pid: process.pid() };
+                host.machine.await_first_turn(process.pid());
                 perform(host, work, &process, &line)
             };
             (outcome, Some(beside.join().expect("nothing panics")))

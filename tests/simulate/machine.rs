@@ -134,9 +134,11 @@ impl Machine {
         self.home.with_extension("died")
     }
 
-    // Waits until the process may move.
+    // Lets others come first, and waits until the process may move: it does so until it comes here again.
     fn await_turn(&self, pid: u32) -> MutexGuard<'_, State> {
         let mut state = self.state();
+        state.give_turn(pid);
+        self.turned.notify_all();
         while state.scheduled.contains(&pid) && state.turn != Some(pid) {
             let (woken, waited) =
                 self.turned.wait_timeout(state, TURN_LIMIT).unwrap_or_else(PoisonError::into_inner);
@@ -146,19 +148,20 @@ impl Machine {
         state
     }
 
+    /// Waits until a process that was put on the schedule may begin.
+    pub(crate) fn await_first_turn(&self, pid: u32) {
+        drop(self.await_turn(pid));
+    }
+
     /// Lets a process look at the world: others may come first.
     pub(crate) fn look(&self, pid: u32) -> io::Result<()> {
-        let mut state = self.await_turn(pid);
-        state.give_turn(pid);
-        self.turned.notify_all();
-        state.require_alive(pid)
+        self.await_turn(pid).require_alive(pid)
     }
 
     /// Lets a process die now.
     pub(crate) fn die(&self, pid: u32, scope: Scope) {
         let mut state = self.await_turn(pid);
         self.kill(&mut state, pid, scope);
-        self.turned.notify_all();
     }
 
     fn kill(&self, state: &mut State, pid: u32, scope: Scope) {
@@ -167,7 +170,6 @@ impl Machine {
             state.all_dead = true;
             copy_tree(&self.home, &self.copy_path());
         }
-        state.give_turn(pid);
     }
 
     // Makes a change of the files, unless fate has it otherwise.
@@ -186,7 +188,6 @@ impl Machine {
         let failure = match *fate {
             Fate::Dies { at, scope } if at == number => {
                 self.kill(&mut state, pid, scope);
-                self.turned.notify_all();
                 return Err(io::Error::other("the process is dead"));
             }
             Fate::CannotChange { at, kind, lasting }
@@ -200,10 +201,7 @@ impl Machine {
         let place = path.strip_prefix(&self.home).unwrap_or(path).display();
         let note = format!("{pid} {what} {place} {failure:?}\n");
         state.trace.update(note.as_bytes());
-        let done = action(&mut state.files, failure);
-        state.give_turn(pid);
-        self.turned.notify_all();
-        done
+        action(&mut state.files, failure)
     }
 
     fn read<T>(

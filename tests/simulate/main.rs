@@ -62,16 +62,6 @@ fn fresh_histories_keep_every_promise() {
     }
 }
 
-/// Seeds that failed once; what each showed is mended.
-#[test]
-fn histories_that_once_failed_keep_every_promise() {
-    let _alone = alone();
-    for line in include_str!("seeds").lines().filter(|line| !line.starts_with('#')) {
-        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok());
-        run(seed.expect("each line begins with a seed"), Until::Histories(1), HISTORIES_LIMIT);
-    }
-}
-
 #[test]
 fn the_same_seed_is_the_same_history() {
     let _alone = alone();
