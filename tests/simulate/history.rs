@@ -45,6 +45,8 @@ struct History {
     // Damage that was done and not yet healed.
     pool_is_rotten: bool,
     vault_is_rotten: bool,
+    // Whether there was ever any in the vault.
+    vault_was_hurt: bool,
 }
 
 impl History {
@@ -56,6 +58,7 @@ impl History {
             tampered: BTreeSet::new(),
             pool_is_rotten: false,
             vault_is_rotten: false,
+            vault_was_hurt: false,
         }
     }
 
@@ -256,7 +259,8 @@ impl History {
         let hurt = if in_pool {
             self.pool_is_rotten || !self.host.absent.is_empty()
         } else {
-            self.vault_is_rotten
+            // A healing may leave a pack that is gone and of which only a manifest was needed: a check tells, though every point can be read.
+            self.vault_is_rotten || self.vault_was_hurt
         };
         if !hurt {
             return match sound {
@@ -342,13 +346,13 @@ impl History {
                     bytes[at] ^= 1 << (place >> 61);
                     self.host.store.tamper(name, bytes);
                     self.tampered.insert(name.clone());
-                    self.vault_is_rotten = true;
+                    (self.vault_is_rotten, self.vault_was_hurt) = (true, true);
                 }
             }
             Op::VaultLose { pick } => {
                 if let Some(name) = Chance::new(pick).pick(&self.host.contents()) {
                     self.host.store.lose(name);
-                    self.vault_is_rotten = true;
+                    (self.vault_is_rotten, self.vault_was_hurt) = (true, true);
                 }
             }
             Op::LoseIndex => {

@@ -131,8 +131,66 @@ impl Script {
             }
             steps.push(swarm.step(&mut chance));
         }
+        if chance.percent(35) {
+            steps.extend(plot(&mut chance));
+        }
         Self { seed, disks, steps }
     }
+}
+
+// What chance alone seldom brings together.
+fn plot(chance: &mut Chance) -> Vec<Step> {
+    let change = |chance: &mut Chance| Op::Change { source: 0, seed: chance.next() };
+    let backup = Op::Backup { source: 0, force: false };
+    let mut ops = Vec::new();
+    for _ in 0..3 {
+        ops.extend([change(chance), backup, Op::Sync]);
+    }
+    match chance.below(3) {
+        // Points leave the vault for good, and what they held comes back.
+        0 => {
+            ops.extend([
+                Op::VaultForget { pick: chance.next() },
+                Op::VaultForget { pick: chance.next() },
+            ]);
+            let prune = Op::VaultPrune { with_pool: chance.coin(), all: chance.coin() };
+            ops.extend([
+                Op::Pass { hours: 15 * 24 },
+                prune,
+                Op::Pass { hours: 15 * 24 },
+                prune,
+                prune,
+            ]);
+            for _ in 0..3 {
+                ops.extend([change(chance), backup, Op::Sync]);
+            }
+        }
+        // A clock that is wrong while points wait to be taken back.
+        1 => {
+            ops.push(Op::VaultForget { pick: chance.next() });
+            let prune = Op::VaultPrune { with_pool: true, all: true };
+            ops.extend([
+                Op::Jump { days: 400 },
+                prune,
+                prune,
+                Op::Undelete { pick: chance.next() },
+            ]);
+            ops.push(Op::Jump { days: -400 });
+        }
+        // What is removed from the pool is wanted again in the same moment.
+        _ => {
+            ops.extend([Op::Forget { pick: chance.next(), all: true }, change(chance)]);
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            for _ in 0..3 {
+                let mut both = calm(Op::Prune { all: true });
+                both.beside = Some((backup, chance.next()));
+                steps.extend([both, calm(Op::Forget { pick: chance.next(), all: true })]);
+                steps.push(calm(change(chance)));
+            }
+            return steps;
+        }
+    }
+    ops.into_iter().map(calm).collect()
 }
 
 fn source(chance: &mut Chance) -> usize {
