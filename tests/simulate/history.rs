@@ -26,7 +26,7 @@ pub(crate) struct Failure {
     pub(crate) what: String,
 }
 
-/// Lives a history; returns a digest of all that was done to the disks.
+/// Lives a history; returns all that was done to the disks, line by line.
 pub(crate) fn live(script: &Script) -> Result<String, Failure> {
     let mut history = History::new(script);
     for (step, what) in script.steps.iter().enumerate() {
@@ -45,8 +45,6 @@ struct History {
     // Damage that was done and not yet healed.
     pool_is_rotten: bool,
     vault_is_rotten: bool,
-    // Whether there was ever any in the vault.
-    vault_was_hurt: bool,
 }
 
 impl History {
@@ -58,11 +56,11 @@ impl History {
             tampered: BTreeSet::new(),
             pool_is_rotten: false,
             vault_is_rotten: false,
-            vault_was_hurt: false,
         }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.host.machine.note(&format!("{step:?}"));
         let Some(work) = self.pick(step.op) else {
             return self.happen(step.op);
         };
@@ -259,8 +257,7 @@ impl History {
         let hurt = if in_pool {
             self.pool_is_rotten || !self.host.absent.is_empty()
         } else {
-            // A healing may leave a pack that is gone and of which only a manifest was needed: a check tells, though every point can be read.
-            self.vault_is_rotten || self.vault_was_hurt
+            self.vault_is_rotten
         };
         if !hurt {
             return match sound {
@@ -303,7 +300,11 @@ impl History {
         }
         let lost = self.promises.points.values().any(|promise| promise.lost);
         self.pool_is_rotten = lost;
-        self.vault_is_rotten = lost;
+        // A pack of which not everything could be had again stays, and the vault's own check says so: until it is gone, what relies on it is hurt.
+        let process = self.host.start(Fate::Lives);
+        let line = self.host.line(&process, Vec::new());
+        let checked = perform(&self.host, &Work::VaultCheck, &process, &line);
+        self.vault_is_rotten = lost || !matches!(checked, Outcome::Checked { sound: true, .. });
         Ok(())
     }
 
@@ -346,13 +347,13 @@ impl History {
                     bytes[at] ^= 1 << (place >> 61);
                     self.host.store.tamper(name, bytes);
                     self.tampered.insert(name.clone());
-                    (self.vault_is_rotten, self.vault_was_hurt) = (true, true);
+                    self.vault_is_rotten = true;
                 }
             }
             Op::VaultLose { pick } => {
                 if let Some(name) = Chance::new(pick).pick(&self.host.contents()) {
                     self.host.store.lose(name);
-                    (self.vault_is_rotten, self.vault_was_hurt) = (true, true);
+                    self.vault_is_rotten = true;
                 }
             }
             Op::LoseIndex => {

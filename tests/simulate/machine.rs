@@ -52,7 +52,7 @@ struct State {
     fates: BTreeMap<u32, (Fate, u64, u64)>,
     dead: BTreeSet<u32>,
     all_dead: bool,
-    trace: blake3::Hasher,
+    trace: String,
 }
 
 /// A machine with its disks.
@@ -125,9 +125,16 @@ impl Machine {
         state.turn = None;
     }
 
-    /// Returns a digest of everything that was done so far.
+    /// Returns everything that was done so far.
     pub(crate) fn trace(&self) -> String {
-        self.state().trace.finalize().to_hex().to_string()
+        self.state().trace.clone()
+    }
+
+    /// Adds a line to what was done.
+    pub(crate) fn note(&self, line: &str) {
+        let mut state = self.state();
+        state.trace.push_str(line);
+        state.trace.push('\n');
     }
 
     fn copy_path(&self) -> PathBuf {
@@ -200,7 +207,7 @@ impl Machine {
         // Where it is differs from run to run.
         let place = path.strip_prefix(&self.home).unwrap_or(path).display();
         let note = format!("{pid} {what} {place} {failure:?}\n");
-        state.trace.update(note.as_bytes());
+        state.trace.push_str(&note);
         action(&mut state.files, failure)
     }
 

@@ -4,7 +4,7 @@
 //! packs themselves, and what an interrupted sync put without a commit is proved to be there and used. So a ledger
 //! that is missing, old or of a restored machine costs one look, and nothing is put twice.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use storepool::pack::Toc;
 use storepool::simulated::{self, Mistake};
@@ -152,7 +152,7 @@ async fn find_orphans(realm: &Realm, batch: &Batch) -> Result<Vec<(ObjectRecord,
     let state = batch.state().clone();
     let known: HashSet<ObjectHash> =
         state.objects().values().map(|object| object.record.hash).collect();
-    let mut found: HashMap<ObjectName, ObjectKind> = HashMap::new();
+    let mut found: BTreeMap<ObjectName, ObjectKind> = BTreeMap::new();
     let mut lists = JoinSet::new();
     let prefixes = [ObjectKind::Data, ObjectKind::Metadata]
         .into_iter()
