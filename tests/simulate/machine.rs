@@ -47,6 +47,8 @@ struct State {
     files: FileSystem,
     // On a schedule: who moves now, and who is on it.
     turn: Option<u32>,
+    // Whether whoever has the turn has taken it: a process that arrives late must not give away what it never used.
+    is_moving: bool,
     scheduled: BTreeSet<u32>,
     order: Option<Chance>,
     fates: BTreeMap<u32, (Fate, u64, u64)>,
@@ -90,6 +92,7 @@ impl Machine {
         let mut state = self.state();
         state.scheduled = pids.iter().copied().collect();
         state.turn = pids.first().copied();
+        state.is_moving = false;
         state.order = Some(Chance::new(seed));
     }
 
@@ -152,6 +155,7 @@ impl Machine {
             state = woken;
             assert!(!waited.timed_out(), "process {pid} waits for ever for its turn");
         }
+        state.is_moving = true;
         state
     }
 
@@ -239,11 +243,13 @@ impl State {
     // Half of the time whoever moves goes on.
     fn give_turn(&mut self, pid: u32) {
         let Some(order) = &mut self.order else { return };
-        if self.turn != Some(pid) || (self.scheduled.contains(&pid) && order.coin()) {
+        let has_turn = self.turn == Some(pid) && self.is_moving;
+        if !has_turn || (self.scheduled.contains(&pid) && order.coin()) {
             return;
         }
         let next = order.below(self.scheduled.len() as u64) as usize;
         self.turn = self.scheduled.iter().nth(next).copied();
+        self.is_moving = self.turn == Some(pid);
     }
 }
 
