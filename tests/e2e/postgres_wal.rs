@@ -1,6 +1,7 @@
 //! WAL of PostgreSQL in the pool: pushed segment by segment, kept as long as a base needs it, and replayed to a moment between two commits.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -332,5 +333,37 @@ fn base_and_wal_come_back_from_the_vault_as_of_the_last_sync() {
     keepwell.ok([&order[..], &["--from", "vault"]].concat());
 
     assert_eq!(numbers(&room.started(&[])), "1");
+    assert_eq!(numbers(&restored(&keepwell, "latest")), "1 2");
+}
+
+/// A push after damage once forgot the old point with what could still have been healed.
+#[test]
+fn a_push_goes_on_beside_a_damaged_pool_and_keeps_what_may_be_healed() {
+    let (keepwell, postgres) = archiving();
+    postgres.sql("postgres", "create table kept (n int)");
+    keepwell.ok(["backup", "db"]);
+    insert(&postgres, 1);
+    switch(&postgres);
+    let old = wal_point(&keepwell);
+    let mut packs = Vec::new();
+    for folder in fs::read_dir(keepwell.pool().join("packs")).expect("packs").flatten() {
+        for pack in fs::read_dir(folder.path()).expect("a folder of packs").flatten() {
+            let bytes = fs::read(pack.path()).expect("a pack");
+            packs.push((pack.path(), bytes));
+        }
+    }
+    let write = |path: &Path, bytes: &[u8]| {
+        let mut file = fs::File::options().write(true).open(path).expect("a pack is a file");
+        file.write_all(bytes).expect("written");
+    };
+    packs.iter().for_each(|(path, bytes)| write(path, &vec![0; bytes.len()]));
+    insert(&postgres, 2);
+    switch(&postgres);
+
+    let points = keepwell.document(["points", "db"]);
+    let points = points["points"].as_array().expect("a list");
+    assert!(points.iter().any(|point| point["id"] == old.as_str()), "{points:?}");
+    // Healed, as from another copy.
+    packs.iter().for_each(|(path, bytes)| write(path, bytes));
     assert_eq!(numbers(&restored(&keepwell, "latest")), "1 2");
 }

@@ -94,9 +94,19 @@ pub(super) fn run(
     let contents =
         |id, manifest| PointContents { id, manifest, chunks: &*chunks, monitor: &progress };
     let point = contents(base.point.id, &base.manifest);
-    let wal: Result<Vec<_>, Cause> =
-        wal.iter().map(|(id, manifest)| WalPoint::open(contents(*id, manifest))).collect();
-    let wal = wal.attempt(attempt)?;
+    let mut readable = Vec::new();
+    for (id, manifest) in &wal {
+        match WalPoint::open(contents(*id, manifest)) {
+            Ok(point) => readable.push(point),
+            // What it had is missing then, if it is needed, and told as that.
+            Err(Cause::Pool(error)) if error.is_damage() => {
+                let id = id.short();
+                assembly.console.warn(format!("WAL point {id} is damaged and left out: {error}"));
+            }
+            Err(cause) => return Err(cause).attempt(attempt),
+        }
+    }
+    let wal = readable;
     let cluster = ClusterOrder {
         directory: order.directory,
         tablespaces: &tablespaces,
@@ -220,8 +230,16 @@ fn wal_of(origin: &Origin, base: &Point) -> Result<Vec<(PointId, Manifest)>, Cau
         point.workload == WAL_WORKLOAD
             && (&point.host, &point.group, &point.source) == (&base.host, &base.group, &source)
     };
-    let points = origin.points().iter().rev().filter(own);
-    points.map(|point| Ok((point.id, origin.manifest(point.id)?))).collect()
+    let mut wal = Vec::new();
+    for point in origin.points().iter().rev().filter(own) {
+        match origin.manifest(point.id) {
+            Err(Cause::Pool(error)) if error.is_damage() => {
+                tracing::warn!(point = %point.id, %error, "damaged WAL is left out");
+            }
+            manifest => wal.push((point.id, manifest?)),
+        }
+    }
+    Ok(wal)
 }
 
 fn target(text: &str) -> Result<Target, String> {

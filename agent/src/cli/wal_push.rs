@@ -85,7 +85,7 @@ fn tell(assembly: &Assembly, file: &str, pushed: &Pushed) {
             summary.lost = *lost;
             if *lost > 0 {
                 console.warn(format!(
-                    "{lost} files of WAL that were pushed before are damaged in the pool; the points before are kept"
+                    "at least {lost} files of WAL that were pushed before are damaged in the pool; the point that had them is kept"
                 ));
                 console
                     .hint("run \"keepwell check\", then \"keepwell repair\"; make a new base soon");

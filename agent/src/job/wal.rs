@@ -1,9 +1,10 @@
 //! One file of WAL into the pool: on return it is durable there, and only then may PostgreSQL forget it.
 //!
 //! The WAL of a cluster is one point that grows ([`WalTree`]). A push makes the new point first and forgets the old one afterwards: after a crash in
-//! between there are two, and the next push forgets both it replaces. What no base in the pool needs any more is left out on the way.
+//! between there are two, and the next push forgets both, if it has all they had. What no base in the pool needs any more is left out on the way.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use storepool::backup::{BackupOptions, BackupReport, backup};
 use storepool::catalog::Point;
@@ -68,22 +69,22 @@ pub(crate) fn push(
         must_belong(path, segment, &bases)?;
     }
     let old: Vec<&Point> = points.iter().filter(|point| series.is_wal(point)).collect();
-    let mut tree = match old.last() {
-        Some(newest) => {
+    let needed = first_needed(&bases);
+    let Succession { tree, replaced, damaged } = match old.split_last() {
+        None => Succession::default(),
+        Some((newest, older)) => {
             let session = pool.begin_session()?;
             let chunks = PoolChunks::new(&session);
-            let manifest = pool.manifest(newest.id)?;
-            let tree = WalTree::read(&*chunks.reader()?, manifest.root)?;
-            if tree.get(&name).is_some() {
-                return known(&chunks, &manifest, file, &name, path);
+            match newest_tree(pool, &chunks, newest.id)? {
+                Some((manifest, tree)) if tree.get(&name).is_some() => {
+                    return known(&chunks, &manifest, file, &name, path);
+                }
+                Some((_, tree)) => succeed(pool, &chunks, newest, older, tree, needed)?,
+                // Archiving must go on, or the cluster's disk fills: a point of its own begins, and the damaged one stays.
+                None => Succession { damaged: true, ..Succession::default() },
             }
-            tree
         }
-        None => WalTree::default(),
     };
-    if let Some((number, size)) = first_needed(&bases) {
-        tree.keep_from(number, size);
-    }
     let source = tree.and(&name, file, path)?;
     let options = BackupOptions {
         host: host_name(),
@@ -94,33 +95,116 @@ pub(crate) fn push(
         ..BackupOptions::default()
     };
     let report = backup(pool, &source, &options, monitor)?;
-    settle(pool, &report, file, &name, &old)
+    let pushed = settle(pool, &report, file, &name, &replaced)?;
+    Ok(match pushed {
+        // How many is not known; the point that named them is damaged.
+        Pushed::Stored { point, bytes_stored, lost } if damaged => {
+            Pushed::Stored { point, bytes_stored, lost: lost.max(1) }
+        }
+        pushed => pushed,
+    })
 }
 
-// The new file must be in the new point; the old points go if the new one has all they had.
-fn settle(
+// What a new point takes over.
+#[derive(Default)]
+struct Succession {
+    tree: WalTree,
+    replaced: Vec<PointId>,
+    damaged: bool,
+}
+
+fn succeed(
     pool: &Pool,
+    chunks: &PoolChunks<'_>,
+    newest: &Point,
+    older: &[&Point],
+    mut tree: WalTree,
+    needed: Option<(u64, u64)>,
+) -> Result<Succession, Cause> {
+    trim(&mut tree, needed);
+    let mut replaced = vec![newest.id];
+    for point in older {
+        if is_contained(pool, chunks, point.id, needed, &tree)? {
+            replaced.push(point.id);
+        }
+    }
+    Ok(Succession { tree, replaced, damaged: false })
+}
+
+// The newest WAL and its files; `None` if it is damaged.
+fn newest_tree(
+    pool: &Pool,
+    chunks: &PoolChunks<'_>,
+    point: PointId,
+) -> Result<Option<(Manifest, WalTree)>, Cause> {
+    let read = pool.manifest(point).and_then(|manifest| {
+        let tree = WalTree::read(&*chunks.reader()?, manifest.root)?;
+        Ok((manifest, tree))
+    });
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn trim(tree: &mut WalTree, needed: Option<(u64, u64)>) {
+    if let Some((number, size)) = needed {
+        tree.keep_from(number, size);
+    }
+}
+
+// Whether all that an older point has, and that is still needed, is in `tree` too. A point whose files were lost on the way to a newer one stays: what is
+// damaged in it may still be healed from the vault.
+fn is_contained(
+    pool: &Pool,
+    chunks: &PoolChunks<'_>,
+    point: PointId,
+    needed: Option<(u64, u64)>,
+    tree: &WalTree,
+) -> Result<bool, Cause> {
+    let read =
+        pool.manifest(point).and_then(|manifest| WalTree::read(&*chunks.reader()?, manifest.root));
+    match read {
+        Ok(mut older) => {
+            trim(&mut older, needed);
+            Ok(tree.has_all_of(&older))
+        }
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+// The new file must be in the new point; the points it replaces go if it has all they had.
+fn settle(
+    pool: &Arc<Pool>,
     report: &BackupReport,
     file: WalFile,
     name: &str,
-    old: &[&Point],
+    replaced: &[PointId],
 ) -> Result<Pushed, Cause> {
     let Some(point) = report.point else { return Err(storepool::Error::Interrupted.into()) };
     let own = EntryPath::parse(format!("{}/{name}", file.folder()).as_bytes()).unwrap_or_default();
-    if let Some(problem) = report.problems.iter().find(|problem| problem.path == own) {
-        pool.forget(&[point])?;
-        let why = format!("it could not be read: {}", problem.message);
-        return Err(PostgresError::NotThatWal { path: name.into(), why }.into());
-    }
     if report.problem_count == 0 {
-        let replaced: Vec<PointId> = old.iter().map(|point| point.id).collect();
-        pool.forget(&replaced)?;
+        pool.forget(replaced)?;
+    } else if !is_in(pool, point, name)? {
+        pool.forget(&[point])?;
+        let problem = report.problems.iter().find(|problem| problem.path == own);
+        let why = problem.map_or("it could not be read", |problem| problem.message.as_str());
+        return Err(PostgresError::NotThatWal { path: name.into(), why: why.to_string() }.into());
     }
     Ok(Pushed::Stored {
         point,
         bytes_stored: report.totals.bytes_stored,
         lost: report.problem_count,
     })
+}
+
+fn is_in(pool: &Arc<Pool>, point: PointId, name: &str) -> Result<bool, Cause> {
+    let session = pool.begin_session()?;
+    let chunks = PoolChunks::new(&session);
+    let tree = WalTree::read(&*chunks.reader()?, pool.manifest(point)?.root)?;
+    Ok(tree.get(name).is_some())
 }
 
 struct Series {
@@ -141,6 +225,7 @@ impl Series {
             let manifest = match pool.manifest(point.id) {
                 // Forgotten by somebody else a moment ago.
                 Err(storepool::Error::PointNotFound { .. }) => continue,
+                Err(error) if error.is_damage() => return Ok(Vec::new()),
                 manifest => manifest?,
             };
             let detail: Option<PostgresDetail> = serde_json::from_str(&manifest.detail).ok();

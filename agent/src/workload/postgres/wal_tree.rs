@@ -69,6 +69,11 @@ impl WalTree {
         self.folders.get(&folder)?.get(name).copied()
     }
 
+    /// Returns whether all files of `other` are here too.
+    pub(crate) fn has_all_of(&self, other: &Self) -> bool {
+        other.files().all(|(name, _)| self.get(name).is_some())
+    }
+
     /// Leaves out the segments before `number` and what belongs to them; histories stay.
     pub(crate) fn keep_from(&mut self, number: u64, segment_bytes: u64) {
         let is_needed = |name: &str| {
@@ -305,6 +310,8 @@ mod tests {
             ["000000010000000000000003", "000000020000000000000003", "00000002.history"]
         );
         assert!(kept.get("00000002.history").is_some());
+        assert!(!kept.has_all_of(&tree(&["000000010000000000000001"])));
+        assert!(tree(&["000000010000000000000001"]).has_all_of(&WalTree::default()));
         assert!(kept.get("000000010000000000000001").is_none());
     }
 
