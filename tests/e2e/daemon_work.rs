@@ -156,7 +156,7 @@ fn at_a_terminal_a_job_is_watched_left_with_ctrl_c_and_watched_again() {
     let ended = again.ended(0);
 
     assert!(left.contains(&format!("keepwell jobs attach {job}")), "{left}");
-    assert!(ended.contains("in group \"web\": 1 file looked at"), "{ended}");
+    assert!(ended.contains("in group \"web\": 1 file, 1 B looked at"), "{ended}");
     assert_eq!(states(&keepwell, "backup web"), ["done"]);
 }
 

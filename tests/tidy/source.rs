@@ -9,6 +9,8 @@ pub(crate) struct SourceFile {
     pub(crate) path: String,
     /// The whole text.
     pub(crate) text: String,
+    // Declared by its parent for tests alone.
+    only_tests: bool,
 }
 
 impl SourceFile {
@@ -32,7 +34,8 @@ impl SourceFile {
 
     /// Returns whether the file holds only tests or test doubles.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs")
+        self.only_tests
+            || self.path.ends_with("tests.rs")
             || self.path.contains("/testing/")
             || self.path.contains("/tests/")
     }
@@ -55,11 +58,37 @@ pub(crate) fn files(folder: &str) -> Vec<SourceFile> {
     collect(&root().join(folder), &mut found);
     found.sort();
     let root = root();
-    found
+    let texts: Vec<_> = found
         .into_iter()
-        .map(|path| SourceFile {
-            text: fs::read_to_string(&path).expect("sources are UTF-8"),
+        .map(|path| (fs::read_to_string(&path).expect("sources are UTF-8"), path))
+        .collect();
+    let of_tests: Vec<PathBuf> =
+        texts.iter().flat_map(|(text, path)| declared_for_tests(path, text)).collect();
+    texts
+        .into_iter()
+        .map(|(text, path)| SourceFile {
+            text,
+            only_tests: of_tests.iter().any(|own| path.with_extension("").starts_with(own)),
             path: path.strip_prefix(&root).expect("below the root").display().to_string(),
+        })
+        .collect()
+}
+
+/// Returns the modules that a file declares for tests alone, as paths without extension.
+fn declared_for_tests(path: &Path, text: &str) -> Vec<PathBuf> {
+    let is_root = path
+        .file_stem()
+        .is_some_and(|stem| ["mod", "lib", "main"].iter().any(|root| stem.to_str() == Some(root)));
+    let folder = match is_root {
+        true => path.parent().unwrap_or(Path::new("")).to_path_buf(),
+        false => path.with_extension(""),
+    };
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+    declared
+        .filter_map(|pair| {
+            let name = pair[1].strip_prefix("pub(crate) ").unwrap_or(pair[1]);
+            Some(folder.join(name.strip_prefix("mod ")?.strip_suffix(';')?))
         })
         .collect()
 }
