@@ -14,7 +14,10 @@ fn files_below(folder: &Path) -> BTreeSet<PathBuf> {
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(folder).expect("listed") {
             let path = entry.expect("an entry").path();
-            if path.is_dir() { open.push(path) } else { drop(found.insert(path)) }
+            match path.is_dir() {
+                true => open.push(path),
+                false => assert!(found.insert(path), "each file once"),
+            }
         }
     }
     found
