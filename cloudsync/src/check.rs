@@ -88,7 +88,7 @@ pub struct CheckReport {
     pub damages: Vec<VaultDamage>,
     /// How many things are wrong.
     pub damage_count: u64,
-    /// The points that cannot be recovered completely, or cannot be relied on until a repair.
+    /// The points that cannot be recovered completely, or cannot be relied on until a repair; forgotten ones that can be had back included.
     pub affected_points: Vec<PointId>,
 }
 
@@ -151,7 +151,9 @@ pub async fn check(
         content::read(realm, share, &mut wrong, &mut report, &*monitor).await?;
     }
     let mut affected = HashSet::new();
-    for point in state.points().values() {
+    // Forgotten points can be had back, and so are spoken of.
+    let forgotten = state.forgotten().values().map(|(_, point)| point);
+    for point in state.points().values().chain(forgotten) {
         if wrong.iter().any(|ordinal| {
             let index = |object: &ObjectRecord| object.kind == ObjectKind::Index;
             // What an index says can be read from the packs.

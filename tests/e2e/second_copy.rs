@@ -264,7 +264,7 @@ fn pool_and_vault_heal_each_other() {
 #[test]
 fn what_is_damaged_in_the_pool_is_never_copied() {
     let one = Protected::new();
-    one.backup();
+    let first = one.backup();
     let packs = files_below(&one.server.pool().join("packs"));
     packs.iter().for_each(|pack| rot(pack));
 
@@ -273,15 +273,18 @@ fn what_is_damaged_in_the_pool_is_never_copied() {
     assert_eq!(synced["points_copied"].as_array().map(Vec::len), Some(0), "{synced}");
     assert_eq!(synced["points_skipped"].as_array().map(Vec::len), Some(1), "{synced}");
     one.server.run(["check", "--vault", "--read-data"]).expect_code(0);
-    // What is still at the source is stored again, and then there is something to copy.
+    // What is still at the source is stored again, which heals the first point too, and then there is something to copy.
     one.server.run(["repair"]).expect_code(5);
     let point = one.server.backup(&one.source, &["--force"]);
-    let synced = one.server.run(["sync", "--json"]);
-    assert_eq!(synced.summary()["points_copied"][0], point.as_str(), "{synced}");
+    let synced = one.server.run(["sync", "--json"]).expect_code(0);
+    let copied = synced.summary()["points_copied"].clone();
+    assert_eq!(copied, serde_json::json!([first, point]), "{synced}");
     let machine = Home::empty_in_memory();
-    let target = machine.beside("recovered");
-    one.recover(&machine, &["latest", "--to", text(&target)]).expect_code(0);
-    Observed::of(&one.source).expect(&Observed::of(&target), "the point that was copied");
+    for (number, copied) in [&first, &point].into_iter().enumerate() {
+        let target = machine.beside(&format!("recovered-{number}"));
+        one.recover(&machine, &[copied, "--to", text(&target)]).expect_code(0);
+        Observed::of(&one.source).expect(&Observed::of(&target), "a point that was copied");
+    }
 }
 
 #[test]

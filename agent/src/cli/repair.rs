@@ -68,6 +68,7 @@ struct Summary {
     point_files_mended: u64,
     packs_damaged: Vec<Pack>,
     points_found: Vec<Found>,
+    manifests_stored: u64,
     chunks_healed: u64,
     chunks_missing: u64,
     affected_points: Vec<Affected>,
@@ -150,6 +151,7 @@ fn summary(report: &RepairReport, elapsed: Duration) -> Summary {
                 recovered: point.recovered,
             })
             .collect(),
+        manifests_stored: report.manifests_stored,
         chunks_healed: report.chunks_healed,
         chunks_missing: report.chunks_missing,
         affected_points: report.affected_points.iter().map(Affected::of).collect(),
@@ -186,6 +188,10 @@ fn tell(console: &Console, report: &RepairReport, elapsed: Duration) {
             point.source,
             local(point.started)
         ));
+    }
+    if report.manifests_stored > 0 {
+        let manifests = counted(report.manifests_stored, "manifest");
+        console.say(format!("{manifests} stored again from point files"));
     }
     if report.chunks_healed > 0 {
         console.say(format!("{} healed from the vault", counted(report.chunks_healed, "chunk")));

@@ -132,6 +132,9 @@ async fn every_object_that_is_lost_or_rots_is_found_and_replaced_from_the_pool()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_without_data_says_that_it_read_none_and_shares_see_everything_in_time() {
     let (server, _) = server_with_points().await;
+    // Enough packs that no share of a day holds them all, whatever their names are.
+    server.back_up("more", &files(9, 8, 1_100_000));
+    server.sync(server.memory.clone()).await.expect("synced");
     let packs: Vec<_> =
         content_objects(&server.memory).into_iter().filter(|name| name.contains("/p/")).collect();
     for pack in &packs {

@@ -28,9 +28,9 @@ const CALLS_OF_A_COMMIT: u64 = 2;
 
 /// Files of many lengths, and a large one.
 fn mixed(count: u64) -> Files {
-    let lengths = (0..count).map(|number| 3000 + number as usize * 7000);
+    let lengths = (0..count).map(|number| 3000 + number as usize * 14_000);
     let mut mixed: Files = lengths.flat_map(|length| files(length as u64, 1, length)).collect();
-    mixed.extend(files(1000, 1, 300_000));
+    mixed.extend(files(1000, 1, 1_600_000));
     mixed
 }
 

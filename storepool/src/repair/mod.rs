@@ -87,6 +87,8 @@ pub struct RepairReport {
     pub point_files_mended: u64,
     /// Manifests in packs that have no point file.
     pub points_found: Vec<FoundPoint>,
+    /// Manifest chunks stored again from sound point files.
+    pub manifests_stored: u64,
     /// Chunks that came from elsewhere.
     pub chunks_healed: u64,
     /// Chunks that points need and nobody has.
@@ -185,8 +187,11 @@ fn heal(
         if holes.is_empty() {
             return Ok(());
         }
-        let healed = if options.dry_run { 0 } else { fill(session, &holes, healer)? };
-        report.chunks_healed += healed;
+        let filled =
+            if options.dry_run { Filled::default() } else { fill(session, &holes, healer)? };
+        report.manifests_stored += filled.from_point_files;
+        report.chunks_healed += filled.from_elsewhere;
+        let healed = filled.from_point_files + filled.from_elsewhere;
         if healed > 0 && holes.iter().any(|(_, kind)| *kind == ChunkKind::Manifest) {
             // A point file is made from its manifest, which may have come back just now.
             report.point_files_mended += points::mend_files(session)?;
@@ -202,21 +207,28 @@ fn heal(
     Ok(())
 }
 
+/// How many holes were filled, and from where.
+#[derive(Default)]
+struct Filled {
+    from_point_files: u64,
+    from_elsewhere: u64,
+}
+
 fn fill(
     session: &Session,
     holes: &[(ChunkId, ChunkKind)],
     healer: &dyn ChunkHealer,
-) -> Result<u64> {
+) -> Result<Filled> {
     let writer = PoolWriter::new(session, SpacePolicy::UseReserve)?;
     let mut chunks = writer.chunk_writer()?;
-    let mut healed = 0;
+    let mut filled = Filled::default();
     let mut elsewhere = Vec::with_capacity(holes.len());
     for (id, kind) in holes {
         // The point's own file may still have what its pack has lost.
         match points::manifest_bytes(session.pool(), *id, *kind) {
             Some(bytes) => {
                 chunks.put_again(*id, *kind, &bytes)?;
-                healed += 1;
+                filled.from_point_files += 1;
             }
             None => elsewhere.push((*id, *kind)),
         }
@@ -226,14 +238,14 @@ fn fill(
         healer.fetch(batch, &mut |id, bytes| {
             if let Some(kind) = kinds.get(&id).filter(|kind| ChunkId::of(**kind, &bytes) == id) {
                 chunks.put_again(id, *kind, &bytes)?;
-                healed += 1;
+                filled.from_elsewhere += 1;
             }
             Ok(())
         })?;
     }
     chunks.finish()?;
     writer.flush()?;
-    Ok(healed)
+    Ok(filled)
 }
 
 #[cfg(test)]
