@@ -439,7 +439,12 @@ impl History {
         let pool = self.open()?;
         let seen = pool.points().map_err(|error| error.to_string())?;
         let seen: BTreeSet<_> = seen.iter().map(|point| point.id).collect();
-        self.promises.settle_pool(&seen, |point| read_pool_point(&pool, point))
+        let source_of = |point| {
+            let source = pool.manifest(point).ok()?.source;
+            source.strip_prefix("source")?.parse().ok()
+        };
+        let read = |point| read_pool_point(&pool, point);
+        self.promises.settle_pool(&seen, self.pool_is_rotten, read, source_of)
     }
 
     fn open(&mut self) -> Result<Arc<Pool>, String> {

@@ -86,11 +86,14 @@ impl Promises {
         self.points.iter().filter(|(_, promise)| wanted(promise)).map(|(id, _)| *id).collect()
     }
 
-    /// Compares what a fresh look at the pool shows with what was promised, and remembers it.
+    /// Compares what a fresh look at the pool shows with what was promised, and remembers it. In a pool with damage (`is_rotten`) a point that was
+    /// finished without an answer may need what is damaged, like the points before it; then its manifest says of which source it is.
     pub(crate) fn settle_pool(
         &mut self,
         seen: &BTreeSet<PointId>,
+        is_rotten: bool,
         mut read: impl FnMut(PointId) -> Result<BTreeMap<String, Vec<u8>>, String>,
+        source_of: impl Fn(PointId) -> Option<usize>,
     ) -> Result<(), String> {
         for (id, promise) in &mut self.points {
             promise.pool = match (promise.pool, seen.contains(id)) {
@@ -107,9 +110,17 @@ impl Promises {
         for id in
             seen.iter().filter(|id| !self.points.contains_key(id)).copied().collect::<Vec<_>>()
         {
-            let found = read(id)
-                .map_err(|error| format!("the new point {} has a hole: {error}", id.short()))?;
-            let attempt = self.attempts.iter().find(|(_, files)| is_same(files, &found)).cloned();
+            let attempt = match read(id) {
+                Ok(found) => self.attempts.iter().find(|(_, files)| is_same(files, &found)),
+                Err(_) if is_rotten => {
+                    let source = source_of(id);
+                    self.attempts.iter().find(|(other, _)| Some(*other) == source)
+                }
+                Err(error) => {
+                    return Err(format!("the new point {} has a hole: {error}", id.short()));
+                }
+            };
+            let attempt = attempt.cloned();
             let (source, files) = attempt.ok_or_else(|| {
                 format!("the point {} holds what no backup was making", id.short())
             })?;
