@@ -239,6 +239,7 @@ fn a_bad_configuration_is_told_and_not_taken_and_a_good_one_is() {
     fs::write(&path, format!("{good}{}", group("more", &keepwell.path("srv")))).expect("written");
     daemon.signal(Signal::HUP);
     wait_until("the new group is protected", || states(&keepwell, "backup more") == ["done"]);
+    wait_until("and the old one", || states(&keepwell, "backup web") != ["running"]);
 
     assert!(message.contains("shedule") && message.contains("keepwell.toml:"), "{message}");
     assert_eq!(alerts(), serde_json::json!([]));
