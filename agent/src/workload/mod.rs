@@ -3,7 +3,7 @@
 //!
 //! A kind has a room of its own. It needs: its configuration (`config/source.rs`), a [`Workload`] for backups ([`of`]) and, if its points can go back to a
 //! service and not only into a folder, a [`Restorer`] ([`restorer`]). What it has to remember in a point beside the tree is JSON that
-//! [`DataSource::finish`](storepool::source::DataSource::finish) returns, described in `docs/format.md`.
+//! [`DataSource::finish`] returns, described in `docs/format.md`.
 
 mod azure_table;
 mod command;
