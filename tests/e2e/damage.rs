@@ -89,6 +89,9 @@ fn no_flipped_byte_is_ever_restored_as_right() {
         !counts.contains_key(&("pack", Outcome::Harmless)),
         "every byte of header, table and trailer of a pack is covered: {counts:?}"
     );
+    let frames = |outcome| counts.get(&("frame", outcome)).copied().unwrap_or(0);
+    let (silent, told) = (frames(Outcome::Harmless), frames(Outcome::Reported));
+    assert!(silent * 20 <= told, "nearly every byte of a frame is covered: {counts:?}");
 }
 
 #[test]

@@ -5,11 +5,11 @@ use storepool::catalog::Point;
 
 use super::decision::{Decision, Judged, tell};
 use super::upkeep;
+use super::workshop;
 use crate::assembly::Assembly;
 use crate::config::Upkeep;
 use crate::console::units::counted;
 use crate::error::{Attempt, Error, Outcome};
-use crate::job::Workshop;
 use crate::job::forget::{SeriesPlan, forget};
 use crate::record::open_journal;
 
@@ -46,13 +46,7 @@ fn act(assembly: &Assembly, dry_run: bool) -> Result<Outcome, Error> {
     let config = assembly.config()?;
     let pool = assembly.open_configured(&config)?;
     let journal = open_journal(assembly).attempt(attempt)?;
-    let workshop = Workshop {
-        place: &assembly.place,
-        config: &config,
-        pool: &pool,
-        journal: &journal,
-        holder: assembly.holder(),
-    };
+    let workshop = workshop(assembly, &config, &pool, &journal);
     let plans = forget(&workshop, dry_run).attempt(attempt)?;
     let report = Report {
         dry_run,

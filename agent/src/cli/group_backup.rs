@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::backup::{Summary, tell_point};
+use super::workshop;
 use crate::assembly::Assembly;
 use crate::config::{Config, GroupConfig, SyncWhen};
 use crate::console::failure;
@@ -77,13 +78,7 @@ pub(super) fn run(
     let groups = chosen(&config, names)?;
     let pool = assembly.open_configured(&config)?;
     let journal = open_journal(assembly).attempt(|| "enter the run in the journal".to_string())?;
-    let workshop = Workshop {
-        place: &assembly.place,
-        config: &config,
-        pool: &pool,
-        journal: &journal,
-        holder: assembly.holder(),
-    };
+    let workshop = workshop(assembly, &config, &pool, &journal);
     let mut summaries = Vec::new();
     let mut worst = Outcome::Done;
     let mut failures = Vec::new();

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::sync::{outcome, tell};
+use super::workshop;
 use crate::assembly::Assembly;
 use crate::config::Config;
 use crate::error::{Attempt, Error, Outcome};
-use crate::job::{self, Task, Workshop};
+use crate::job::{self, Task};
 use crate::journal::Reason;
 use crate::record::{Record, open_journal};
 use crate::vaults;
@@ -19,13 +20,7 @@ pub(super) fn run(
 ) -> Result<Outcome, Error> {
     let pool = assembly.open_configured(config)?;
     let journal = open_journal(assembly).attempt(|| "enter the run in the journal".to_string())?;
-    let workshop = Workshop {
-        place: &assembly.place,
-        config,
-        pool: &pool,
-        journal: &journal,
-        holder: assembly.holder(),
-    };
+    let workshop = workshop(assembly, config, &pool, &journal);
     let mut worst = Outcome::Done;
     for name in names {
         let group = job::group(config, name)?;

@@ -59,13 +59,17 @@ mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use storepool::pool::Pool;
 
 use crate::assembly::Assembly;
+use crate::config::Config;
 use crate::console::{Console, Form};
 use crate::error::{Error, Outcome};
-use crate::journal::JobId;
+use crate::job::Workshop;
+use crate::journal::{JobId, Journal};
 use crate::place::{Place, Surroundings};
 use crate::signals::Attention;
 use crate::{process, variables, worker};
@@ -242,6 +246,16 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Completions(args) => Ok(args.run(console, command())),
         Command::Man(args) => args.run(console, command()),
     }
+}
+
+// What jobs work with, put together for a command.
+fn workshop<'a>(
+    assembly: &'a Assembly,
+    config: &'a Config,
+    pool: &'a Arc<Pool>,
+    journal: &'a Journal,
+) -> Workshop<'a> {
+    Workshop { place: &assembly.place, config, pool, journal, holder: assembly.holder() }
 }
 
 /// Returns the whole command line, with variables.

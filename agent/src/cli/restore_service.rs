@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::workshop;
 use crate::assembly::Assembly;
 use crate::config::{Config, GroupConfig, SourceConfig};
 use crate::console::units::{counted, duration, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::job::Task;
 use crate::job::backup::back_up_before_replacing;
-use crate::job::{Task, Workshop};
 use crate::journal::Reason;
 use crate::origin::Origin;
 use crate::record::{Record, open_journal};
@@ -135,13 +136,7 @@ fn make_safety_point(
 ) -> Result<storepool::id::PointId, Cause> {
     let pool = assembly.open_configured(config).map_err(|error| error.cause)?;
     let journal = open_journal(assembly)?;
-    let workshop = Workshop {
-        place: &assembly.place,
-        config,
-        pool: &pool,
-        journal: &journal,
-        holder: assembly.holder(),
-    };
+    let workshop = workshop(assembly, config, &pool, &journal);
     let task = Task::Backup(group.name.clone()).to_string();
     let record = Record::begin(assembly, &journal, task, Reason::Hand)?;
     let made = back_up_before_replacing(&workshop, group, record.id(), workload, progress);

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::workshop;
 use crate::assembly::Assembly;
 use crate::error::{Attempt, Cause, Error, Outcome};
-use crate::job::Workshop;
 use crate::job::owed::pay_group;
 use crate::nearest::nearest;
 use crate::record::open_journal;
@@ -84,13 +84,7 @@ fn end_what_is_owed(assembly: &Assembly) -> Result<Vec<String>, Error> {
     let config = assembly.config()?;
     let pool = assembly.open_configured(&config)?;
     let journal = open_journal(assembly).attempt(attempt)?;
-    let workshop = Workshop {
-        place: &assembly.place,
-        config: &config,
-        pool: &pool,
-        journal: &journal,
-        holder: assembly.holder(),
-    };
+    let workshop = workshop(assembly, &config, &pool, &journal);
     let mut resumed = Vec::new();
     for group in journal.groups_owed().attempt(attempt)? {
         // A backup that is going on ends by itself what it began.

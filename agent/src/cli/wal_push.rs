@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments;
+use super::{arguments, workshop};
 use crate::assembly::Assembly;
 use crate::config::{Config, GroupConfig, PostgresConfig, SourceConfig};
 use crate::console::units::size;
 use crate::error::{Attempt, Error, Outcome};
+use crate::job;
 use crate::job::wal::{Pushed, push};
-use crate::job::{self, Workshop};
 use crate::record::open_journal;
 use crate::subscription::{Work, allow_local};
 
@@ -54,13 +54,7 @@ impl WalPush {
         let pushed = assembly.wait_while_busy(Some(self.wait), || {
             let pool = assembly.open_configured(&config)?;
             let journal = open_journal(assembly).attempt(attempt)?;
-            let workshop = Workshop {
-                place: &assembly.place,
-                config: &config,
-                pool: &pool,
-                journal: &journal,
-                holder: assembly.holder(),
-            };
+            let workshop = workshop(assembly, &config, &pool, &journal);
             let progress = assembly.console.progress("files");
             let pushed = push(&workshop, group, cluster, &self.file, &progress);
             progress.finish();
@@ -114,7 +108,7 @@ fn choose<'a>(
     match found.as_slice() {
         [one] => Ok(*one),
         [] => Err(Error::usage(
-            "no group has a source such as { postgres = { socket = \"/run/postgresql\", wal = true } }",
+            "no group takes WAL: give one a source such as { postgres = { socket = \"/run/postgresql\", wal = true } } in the configuration",
         )),
         several => {
             let names: Vec<&str> = several.iter().map(|(group, _)| group.name.as_str()).collect();
