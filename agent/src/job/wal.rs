@@ -1,7 +1,7 @@
 //! One file of WAL into the pool: on return it is durable there, and only then may PostgreSQL forget it.
 //!
 //! The WAL of a cluster is one point that grows ([`WalTree`]). A push makes the new point first and forgets the old one afterwards: after a crash in
-//! between there are two, and the next push forgets both, if it has all they had. What no base in the pool needs any more is left out on the way.
+//! between there are two, and the next push forgets what has nothing of its own, also if its file was there already. What no base in the pool needs any more is left out on the way.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -77,7 +77,11 @@ pub(crate) fn push(
             let chunks = PoolChunks::new(&session);
             match newest_tree(pool, &chunks, newest.id)? {
                 Some((manifest, tree)) if tree.get(&name).is_some() => {
-                    return known(&chunks, &manifest, file, &name, path);
+                    let known = known(&chunks, &manifest, file, &name, path)?;
+                    // The push that brought it may have ended before it forgot what it replaced.
+                    let left = contained(pool, &chunks, older, needed, &tree)?;
+                    pool.forget(&left)?;
+                    return Ok(known);
                 }
                 Some((_, tree)) => succeed(pool, &chunks, newest, older, tree, needed)?,
                 // Archiving must go on, or the cluster's disk fills: a point of its own begins, and the damaged one stays.
@@ -123,12 +127,25 @@ fn succeed(
 ) -> Result<Succession, Cause> {
     trim(&mut tree, needed);
     let mut replaced = vec![newest.id];
+    replaced.extend(contained(pool, chunks, older, needed, &tree)?);
+    Ok(Succession { tree, replaced, damaged: false })
+}
+
+// Those of the older points that have nothing of their own any more.
+fn contained(
+    pool: &Pool,
+    chunks: &PoolChunks<'_>,
+    older: &[&Point],
+    needed: Option<(u64, u64)>,
+    tree: &WalTree,
+) -> Result<Vec<PointId>, Cause> {
+    let mut contained = Vec::new();
     for point in older {
-        if is_contained(pool, chunks, point.id, needed, &tree)? {
-            replaced.push(point.id);
+        if is_contained(pool, chunks, point.id, needed, tree)? {
+            contained.push(point.id);
         }
     }
-    Ok(Succession { tree, replaced, damaged: false })
+    Ok(contained)
 }
 
 // The newest WAL and its files; `None` if it is damaged.
