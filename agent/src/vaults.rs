@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudsync::check::{CheckOptions, CheckReport, check};
+use cloudsync::check::{CheckOptions, CheckReport, check, remember};
 use cloudsync::contact::Contact;
 use cloudsync::crypto::passphrase::Passphrase;
 use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
@@ -355,7 +355,7 @@ impl OwnVault {
         Ok(copied.unwrap_or_else(|| Err(storepool::Error::Interrupted.into()))?)
     }
 
-    /// Proves what the vault holds of this server. Nothing is changed.
+    /// Proves what the vault holds of this server. Nothing is changed there; what is damaged no later sync relies on.
     pub(crate) fn check(
         &self,
         engine: &Engine,
@@ -364,7 +364,8 @@ impl OwnVault {
     ) -> Result<CheckReport, Cause> {
         let known = self.ledger.snapshot(self.realm.keys())?;
         let now = engine.around().clock.now();
-        let (report, _) = engine.run(check(&self.realm, known, options, now, monitor))?;
+        let (report, state) = engine.run(check(&self.realm, known, options, now, monitor))?;
+        remember(&self.ledger, &state, &report, options)?;
         Ok(report)
     }
 

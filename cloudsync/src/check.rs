@@ -8,7 +8,7 @@
 mod content;
 mod trees;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use storepool::clock::Timestamp;
@@ -24,6 +24,7 @@ use crate::layout::{
     COMMITS_PER_BLOCK, Generation, ObjectHash, ObjectKind, ObjectName, commit_block_prefix,
     content_prefixes,
 };
+use crate::ledger::Ledger;
 use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
@@ -92,6 +93,12 @@ pub struct CheckReport {
     pub affected_points: Vec<PointId>,
 }
 
+impl CheckOptions {
+    fn reads_everything(&self) -> bool {
+        self.read_data.is_some_and(|percent| percent >= 100.0)
+    }
+}
+
 impl CheckReport {
     /// Returns whether nothing that was looked at is wrong.
     pub fn is_sound(&self) -> bool {
@@ -132,7 +139,7 @@ pub async fn check(
     monitor.event(Event::Stage("checking the history"));
     let state = load(realm, known, &mut report).await?;
     report.generation = state.generation();
-    let all = options.read_data.is_some_and(|percent| percent >= 100.0);
+    let all = options.reads_everything();
     check_chain(realm, &state, all, &mut report).await?;
     check_slots(realm, &state, &mut report).await?;
 
@@ -141,7 +148,8 @@ pub async fn check(
     check_indexes(realm, &state, &mut wrong, &mut report).await?;
     if let Some(percent) = options.read_data {
         monitor.event(Event::Stage("reading objects"));
-        let share: Vec<_> = live(&state)
+        let share: Vec<_> = state
+            .live_objects()
             .filter(|(ordinal, record)| {
                 record.kind != ObjectKind::Index
                     && !wrong.contains(ordinal)
@@ -152,8 +160,7 @@ pub async fn check(
     }
     let mut affected = HashSet::new();
     // Forgotten points can be had back, and so are spoken of.
-    let forgotten = state.forgotten().values().map(|(_, point)| point);
-    for point in state.points().values().chain(forgotten) {
+    for point in state.points_and_forgotten() {
         if wrong.iter().any(|ordinal| {
             let index = |object: &ObjectRecord| object.kind == ObjectKind::Index;
             // What an index says can be read from the packs.
@@ -180,13 +187,26 @@ pub async fn check(
     Ok((report, state))
 }
 
-/// Returns the live objects of a state.
-pub(crate) fn live(state: &Snapshot) -> impl Iterator<Item = (u64, ObjectRecord)> + '_ {
-    state
-        .objects()
-        .iter()
-        .filter(|(_, object)| object.condemned.is_none())
-        .map(|(ordinal, object)| (*ordinal, object.record))
+/// Makes a ledger remember what a check found: no later sync relies on packs that are lost or damaged, until they were replaced, or
+/// a check read everything and found them sound.
+pub fn remember(
+    ledger: &Ledger,
+    state: &Snapshot,
+    report: &CheckReport,
+    options: &CheckOptions,
+) -> Result<()> {
+    let damaged: BTreeSet<u64> =
+        report.damages.iter().filter_map(|damage| damage.ordinal).collect();
+    let packs = |ordinals: &BTreeSet<u64>| -> Vec<ObjectRecord> {
+        let records = ordinals.iter().filter_map(|ordinal| Some(state.object(*ordinal)?.record));
+        records.filter(|record| record.kind.is_pack()).collect()
+    };
+    if options.reads_everything() && report.damage_count <= DAMAGES_LIMIT as u64 {
+        let mut sound = ledger.doubted(state)?;
+        sound.retain(|ordinal| !damaged.contains(ordinal));
+        ledger.trust(&packs(&sound))?;
+    }
+    ledger.doubt(&packs(&damaged))
 }
 
 // Each object has a fixed place on a circle; the share is a window that moves on by its own length each day.
@@ -320,8 +340,10 @@ async fn find_objects(
     state: &Snapshot,
     report: &mut CheckReport,
 ) -> Result<HashSet<u64>> {
-    let names: BTreeMap<ObjectName, (u64, ObjectRecord)> =
-        live(state).map(|(ordinal, record)| (record.name(realm.id()), (ordinal, record))).collect();
+    let names: BTreeMap<ObjectName, (u64, ObjectRecord)> = state
+        .live_objects()
+        .map(|(ordinal, record)| (record.name(realm.id()), (ordinal, record)))
+        .collect();
     let condemned: HashSet<ObjectName> = state
         .objects()
         .values()
@@ -329,7 +351,7 @@ async fn find_objects(
         .map(|object| object.record.name(realm.id()))
         .collect();
     report.objects = names.len() as u64;
-    report.packs = names.values().filter(|(_, record)| is_pack(record.kind)).count() as u64;
+    report.packs = names.values().filter(|(_, record)| record.kind.is_pack()).count() as u64;
     let prefixes: Vec<String> =
         ObjectKind::RECORDED.iter().flat_map(|kind| content_prefixes(realm.id(), *kind)).collect();
     let mut sizes: HashMap<ObjectName, u64> = HashMap::new();
@@ -377,7 +399,7 @@ async fn check_indexes(
     wrong: &mut HashSet<u64>,
     report: &mut CheckReport,
 ) -> Result<()> {
-    let indexes = live(state).filter(|(_, record)| record.kind == ObjectKind::Index);
+    let indexes = state.live_objects().filter(|(_, record)| record.kind == ObjectKind::Index);
     for (ordinal, record) in indexes {
         if wrong.contains(&ordinal) {
             continue;
@@ -410,10 +432,6 @@ pub(crate) async fn fetch(realm: &Realm, record: &ObjectRecord) -> Result<bytes:
         true => Ok(body),
         false => Err(Error::damaged(&name, crate::error::SealError::Name)),
     }
-}
-
-pub(crate) fn is_pack(kind: ObjectKind) -> bool {
-    matches!(kind, ObjectKind::Data | ObjectKind::Metadata)
 }
 
 fn word(kind: ObjectKind) -> &'static str {

@@ -1,7 +1,8 @@
 //! Healing, both ways: the vault gives the pool what it lost ([`VaultHealer`]), the pool gives the vault ([`heal`]).
 //!
 //! In the vault nothing is written twice under one name: what is damaged or missing gets a replacement, and one commit moves every
-//! point to it. A pack of which not every chunk can be had again stays, and points need both. Nothing is deleted here.
+//! point to it. A pack of which something cannot be had again that a point needs stays, and points need both; the ledger doubts it, so that no later
+//! sync relies on it. Nothing is deleted here.
 
 mod packs;
 mod pool;
@@ -14,16 +15,17 @@ use storepool::monitor::{Event, Monitor};
 use storepool::pool::Session;
 use tokio::runtime::Handle;
 
-use crate::check::{CheckOptions, CheckReport, check, is_pack, live};
+use crate::check::{CheckOptions, CheckReport, check, remember};
 use crate::crypto::container::{self, Content, Sealed};
 use crate::error::{Error, Result};
 use crate::layout::ObjectKind;
+use crate::marks::LiveChunks;
 use crate::recovery::manifest_of;
 use crate::store::proof::{PutOutcome, put_proved};
 use crate::sync::{is_gap, read_table};
 use crate::vault::Ordinals;
 use crate::vault::chain::{Draft, Realm};
-use crate::vault::commit::{Changes, CommitKind, Moved, ObjectRecord};
+use crate::vault::commit::{Changes, CommitKind, Moved, ObjectRecord, PointRecord};
 use crate::vault::snapshot::Snapshot;
 use crate::vault::tables::IndexBuilder;
 use crate::writing::Writing;
@@ -31,6 +33,9 @@ use crate::writing::Writing;
 pub use pool::VaultHealer;
 
 use packs::Losses;
+
+/// What is said of a pack that this look did not find damaged.
+const FOUND_BEFORE: &str = "it was found damaged before";
 
 /// How a damage of the vault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +126,21 @@ pub async fn heal(
         }
     }
     monitor.event(Event::Stage("replacing what is damaged"));
+    // What is replaced below is not live any more, and so not doubted.
+    remember(ledger, &state, &found, options)?;
+    damaged.append(&mut ledger.doubted(&state)?);
     let work: Vec<u64> = damaged.iter().copied().collect();
     let losses = packs::find_losses(realm, &state, ledger, &damaged, &session).await?;
-    let mut healing = Healing { realm, session, state, damaged, losses, bytes_put: 0 };
+    let mut healing = Healing {
+        realm,
+        session,
+        state,
+        damaged,
+        losses,
+        needed: None,
+        monitor: monitor.clone(),
+        bytes_put: 0,
+    };
     for ordinal in work {
         if monitor.cancelled() {
             return Err(storepool::Error::Interrupted.into());
@@ -138,9 +155,9 @@ pub async fn heal(
         };
         let damage = found.damages.iter().find(|damage| damage.ordinal == Some(ordinal));
         report.objects.push(HealedObject {
-            what: damage.map_or("object", |damage| damage.what),
+            what: damage.map_or("pack", |damage| damage.what),
             object: record.name(realm.id()).to_string(),
-            detail: damage.map_or_else(String::new, |damage| damage.detail.clone()),
+            detail: damage.map_or_else(|| FOUND_BEFORE.to_string(), |damage| damage.detail.clone()),
             fate: replacement.fate,
             chunks: replacement.chunks,
             chunks_lost: replacement.chunks_lost,
@@ -201,6 +218,9 @@ struct Healing<'a> {
     // Objects that are wrong and not replaced yet.
     damaged: BTreeSet<u64>,
     losses: Losses,
+    // What the points need, once somebody asked; nothing if it cannot be known.
+    needed: Option<Option<LiveChunks>>,
+    monitor: Arc<dyn Monitor>,
     bytes_put: u64,
 }
 
@@ -244,9 +264,8 @@ impl Healing<'_> {
 
     async fn replace_manifest(&mut self, ordinal: u64) -> Result<Replacement> {
         let mut replacement = Replacement::none();
-        let forgotten = self.state.forgotten().values().map(|(_, point)| point);
-        let mut points = self.state.points().values().chain(forgotten);
-        let Some(point) = points.find(|point| point.manifest == ordinal).cloned() else {
+        let is_of = |point: &&PointRecord| point.manifest == ordinal;
+        let Some(point) = self.state.points_and_forgotten().find(is_of).cloned() else {
             return Ok(replacement);
         };
         let is_it = |bytes: &Vec<u8>| ChunkId::of(ChunkKind::Manifest, bytes) == point.id.into();
@@ -274,13 +293,17 @@ impl Healing<'_> {
     async fn replace_index(&mut self, ordinal: u64) -> Result<Replacement> {
         let mut replacement = Replacement::none();
         let is_index = |record: &ObjectRecord| record.kind == ObjectKind::Index;
-        let before = live(&self.state)
+        let before = self
+            .state
+            .live_objects()
             .take_while(|(other, _)| *other < ordinal)
             .filter(|(_, record)| is_index(record))
             .last()
             .map_or(0, |(other, _)| other);
-        let told: Vec<_> = live(&self.state)
-            .filter(|(other, record)| (before..ordinal).contains(other) && is_pack(record.kind))
+        let told: Vec<_> = self
+            .state
+            .live_objects()
+            .filter(|(other, record)| (before..ordinal).contains(other) && record.kind.is_pack())
             .collect();
         let mut tables = IndexBuilder::default();
         for (_, record) in told {

@@ -133,6 +133,11 @@ impl ObjectKind {
     /// The kinds that are named by content and recorded in commits.
     pub const RECORDED: [Self; 4] = [Self::Data, Self::Metadata, Self::Index, Self::Manifest];
 
+    /// Returns whether objects of this kind hold chunks.
+    pub fn is_pack(self) -> bool {
+        matches!(self, Self::Data | Self::Metadata)
+    }
+
     /// Returns the kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {

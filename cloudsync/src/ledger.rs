@@ -22,6 +22,7 @@ use crate::vault::snapshot::Snapshot;
 const MIGRATIONS: &[Migration] = &[
     Migration { sql: include_str!("../../migrations/cloudsync/0001_ledger.sql") },
     Migration { sql: include_str!("../../migrations/cloudsync/0002_dismissed.sql") },
+    Migration { sql: include_str!("../../migrations/cloudsync/0003_doubted.sql") },
 ];
 /// Bytes of a vault chunk id that the ledger keeps.
 const NAME_LENGTH: usize = 16;
@@ -45,6 +46,11 @@ impl ChunkName {
         let mut name = [0; NAME_LENGTH];
         name.copy_from_slice(&id.as_bytes()[..NAME_LENGTH]);
         Self(name)
+    }
+
+    /// Returns the bytes of the name.
+    pub(crate) fn as_bytes(&self) -> &[u8; NAME_LENGTH] {
+        &self.0
     }
 }
 
@@ -89,6 +95,8 @@ impl Ledger {
     // `None` if it is the ledger of another realm.
     fn open_sound(path: &Path, realm: RealmId) -> storepool::Result<Option<Self>> {
         let database = Database::open(path, MIGRATIONS)?;
+        // What is doubted, and what is about to be put, must not be forgotten in a power cut.
+        database.sync_every_commit()?;
         let found: Option<Vec<u8>> = database.write(|tx| {
             let found = tx.query_row("SELECT realm FROM state", [], |row| row.get(0)).optional()?;
             if found.is_none() {
@@ -303,6 +311,43 @@ impl Ledger {
             tx.prepare("SELECT point FROM dismissed")?.query_map([], |row| row.get(0))?.collect()
         })?;
         Ok(rows.into_iter().filter_map(|id| Some(PointId(id.try_into().ok()?))).collect())
+    }
+
+    /// Remembers that these packs were found lost or damaged: a sync does not rely on them until they are trusted again.
+    pub(crate) fn doubt(&self, packs: &[ObjectRecord]) -> Result<()> {
+        self.for_each_copy("INSERT OR IGNORE INTO doubted VALUES (?, ?)", packs)
+    }
+
+    /// Takes that back.
+    pub(crate) fn trust(&self, packs: &[ObjectRecord]) -> Result<()> {
+        self.for_each_copy("DELETE FROM doubted WHERE hash = ? AND copy = ?", packs)
+    }
+
+    fn for_each_copy(&self, sql: &'static str, packs: &[ObjectRecord]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        Ok(self.database.write(|tx| {
+            let mut statement = tx.prepare(sql)?;
+            for pack in packs {
+                statement.execute(params![pack.hash.as_bytes().as_slice(), pack.copy])?;
+            }
+            Ok(())
+        })?)
+    }
+
+    /// Returns the ordinals of the live packs of this state that are doubted.
+    pub(crate) fn doubted(&self, state: &Snapshot) -> Result<BTreeSet<u64>> {
+        let rows: Vec<(Vec<u8>, u32)> = self.database.read(|tx| {
+            tx.prepare("SELECT hash, copy FROM doubted")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let ordinal = |(hash, copy): (Vec<u8>, u32)| {
+            let ordinal = state.live_object(ObjectHash(hash.try_into().ok()?))?;
+            state.object(ordinal).is_some_and(|it| it.record.copy == copy).then_some(ordinal)
+        };
+        Ok(rows.into_iter().filter_map(ordinal).collect())
     }
 
     /// Returns the chunks that are known to be in this pack. Reads the whole table.

@@ -20,6 +20,7 @@ pub mod heal;
 pub mod keys;
 pub mod layout;
 pub mod ledger;
+mod marks;
 pub mod notes;
 pub mod prune;
 pub mod recovery;

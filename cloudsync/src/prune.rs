@@ -6,7 +6,6 @@
 //! returns, so a late or repeated delete hits nothing. Poor packs are copied first; their originals stay for a whole
 //! undelete period. Each step is idempotent: a run that was cut is ended by the next one.
 
-mod mark;
 mod orphans;
 mod plan;
 mod repack;
@@ -30,7 +29,7 @@ use crate::crypto::ring::Witness;
 use crate::error::{Error, Result, StoreFault};
 use crate::forget::UNDELETE_PERIOD;
 use crate::layout::{Generation, ObjectHash, ObjectKind, ObjectName};
-use crate::prune::mark::LiveChunks;
+use crate::marks::{self, LiveChunks};
 use crate::prune::orphans::{Orphan, Sighting};
 use crate::prune::plan::{DeletionPlan, deciding_commits, protected_points};
 use crate::prune::repack::{Copied, Copier};
@@ -310,7 +309,7 @@ async fn repack(
     }
     monitor.event(Event::Stage("reading trees"));
     let points = protected_points(snapshot, &deletions.points_gone).cloned().collect();
-    let marks = mark::mark(writing.realm, snapshot, points, pool.clone(), monitor.clone()).await?;
+    let marks = marks::mark(writing.realm, snapshot, points, pool.clone(), monitor.clone()).await?;
     let Some(marks) = marks else { return Ok(()) };
     let uses = usage::measure(writing.realm, snapshot, &marks).await?;
     let limits = PlanLimits {
@@ -379,12 +378,14 @@ async fn repack_batch(
     let (realm, pool, state) = (writing.realm.clone(), pool.clone(), snapshot.clone());
     let (marks, monitor, batch) = (marks.clone(), monitor.clone(), batch.to_vec());
     let (runtime, pack_length) = (Handle::current(), options.pack_length);
+    let doubted = writing.ledger.doubted(snapshot)?;
     let work = move || {
         let copier = Copier {
             realm: &realm,
             runtime,
             state: &state,
             pool: pool.as_deref(),
+            doubted: &doubted,
             marks: &marks,
             pack_length,
             monitor: &*monitor,

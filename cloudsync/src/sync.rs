@@ -8,6 +8,7 @@
 mod batch;
 mod bury;
 mod gate;
+mod ground;
 mod packing;
 mod settle;
 
@@ -31,6 +32,7 @@ use crate::ledger::Ledger;
 use crate::retention::{POINTS_PER_SOURCE, POINTS_WARNING};
 use crate::sync::batch::Batch;
 use crate::sync::gate::Gate;
+use crate::sync::ground::Ground;
 use crate::sync::packing::{Halt, Packer, Parcel};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
@@ -180,7 +182,8 @@ async fn sync_once(
     realm.reconcile(anchor, &snapshot).await?;
     let (points, refused) = missing_points(&snapshot, &ledger.dismissed()?, source.points);
     let mut skipped = Vec::new();
-    let mut batch = Batch::new(realm, Arc::new(snapshot.clone()));
+    let ground = Ground::new(Arc::new(snapshot.clone()), Arc::default());
+    let mut batch = Batch::new(realm, ground);
     batch.configuration =
         source.configuration.filter(|configuration| is_new(configuration, &snapshot));
     if !points.is_empty() {
@@ -335,7 +338,7 @@ impl Upload<'_> {
                     uploads.spawn(batch::put_pack(
                         self.realm.clone(),
                         self.ledger.clone(),
-                        self.batch.state().clone(),
+                        self.batch.ground().clone(),
                         self.sealing.clone(),
                         pack,
                     ));

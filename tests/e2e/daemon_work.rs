@@ -1,7 +1,6 @@
 //! Work that the command line leaves to the daemon: maintenance and restores, shown live, left and found again; and how gently the daemon's jobs run.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -192,67 +191,6 @@ fn jobs_are_nice_to_the_machine_and_stay_within_their_memory() {
     let nice = (own + 13).min(19).to_string();
     assert_eq!(said.lines().collect::<Vec<_>>(), [nice.as_str(), "idle", "524288", "bounded"]);
     assert_eq!(niceness(&daemon.pid().as_raw_nonzero().to_string()), own);
-}
-
-#[test]
-fn the_watchdog_is_not_fed_while_the_journal_hangs_and_is_fed_again_afterwards() {
-    const WATCHDOG: Duration = Duration::from_millis(500);
-    let keepwell = Keepwell::new();
-    write_files(&keepwell.path("srv"), &[("one", b"1")]);
-    configure(&keepwell, "[group.web]\nsources = [{ files = [\"../srv\"] }]\n");
-    let socket = keepwell.path("notify");
-    let manager = UnixDatagram::bind(&socket).expect("a socket");
-    let mut child = keepwell
-        .command(["daemon"])
-        .env("NOTIFY_SOCKET", &socket)
-        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("started");
-    let hear = |patience: Duration| {
-        manager.set_read_timeout(Some(patience)).expect("a patience");
-        let mut buffer = [0; 512];
-        let length = manager.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
-    };
-    let long = Duration::from_secs(60);
-    while hear(long).expect("it lives") != "WATCHDOG=1" {}
-
-    // Somebody holds the journal: what is asked for can be neither entered nor begun.
-    let mut holder = Command::new("sqlite3")
-        .arg(keepwell.home().join("state/agent.db"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("sqlite3 is installed");
-    let mut words = holder.stdin.take().expect("a way in");
-    let mut told = std::io::BufReader::new(holder.stdout.take().expect("a way out"));
-    std::io::Write::write_all(&mut words, b"BEGIN IMMEDIATE;\nSELECT 'held';\n").expect("asked");
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut told, &mut line).expect("answered");
-    assert_eq!(line.trim(), "held");
-    let waiting = keepwell.start(["backup", "web"]);
-    let begin = Instant::now();
-    let fell_silent = loop {
-        // Four times what a service manager waits before it restarts the service.
-        match hear(WATCHDOG * 4) {
-            None => break true,
-            Some(_) if begin.elapsed() > long => break false,
-            Some(_) => {}
-        }
-    };
-    std::io::Write::write_all(&mut words, b"COMMIT;\n").expect("asked");
-    drop(words);
-    let fed_again = hear(long);
-    let made = waiting.wait_with_output().expect("it ends");
-    kill_process(Pid::from_child(&child), Signal::TERM).expect("it lives");
-
-    assert!(fell_silent, "a desk that can do nothing says that all is well");
-    assert_eq!(fed_again.as_deref(), Some("WATCHDOG=1"));
-    assert_eq!(made.status.code(), Some(0), "{made:?}");
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
-    holder.wait().expect("it ends");
 }
 
 #[test]

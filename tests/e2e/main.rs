@@ -50,6 +50,7 @@ mod upload_limit;
 mod vault_life;
 mod vault_messages;
 mod vault_time;
+mod watchdog;
 mod workload_azure_table;
 mod workload_command;
 mod workload_sqlite;

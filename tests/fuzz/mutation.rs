@@ -19,14 +19,13 @@ impl Mutator {
         if bound == 0 { 0 } else { ((self.next() >> 16) % bound as u64) as usize }
     }
 
-    /// Returns one of the corpus and a changed copy of it.
-    pub(crate) fn change<'a>(&mut self, corpus: &'a [Vec<u8>]) -> (&'a Vec<u8>, Vec<u8>) {
-        let original = &corpus[self.below(corpus.len())];
-        let mut bytes = original.clone();
+    /// Returns a changed copy of one of the corpus.
+    pub(crate) fn change(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = corpus[self.below(corpus.len())].clone();
         for _ in 0..=self.below(4) {
             self.step(&mut bytes, corpus);
         }
-        (original, bytes)
+        bytes
     }
 
     fn step(&mut self, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {

@@ -89,7 +89,8 @@ impl History {
     }
 
     fn is_hurt(&self) -> bool {
-        self.pool_is_rotten || self.vault_is_rotten || !self.host.absent.is_empty()
+        let is_rotten = self.pool_is_rotten || self.vault_is_rotten;
+        is_rotten || self.has_losses() || !self.host.absent.is_empty()
     }
 
     // Chooses what an operation is about; nothing if there is nothing.
@@ -255,9 +256,9 @@ impl History {
     ) -> Result<(), String> {
         let in_pool = matches!(work, Work::Check);
         let hurt = if in_pool {
-            self.pool_is_rotten || !self.host.absent.is_empty()
+            self.pool_is_rotten || self.has_losses() || !self.host.absent.is_empty()
         } else {
-            self.vault_is_rotten
+            self.vault_is_rotten || self.has_losses()
         };
         if !hurt {
             return match sound {
@@ -298,14 +299,31 @@ impl History {
             }
             promise.lost |= bad || worse;
         }
-        let lost = self.promises.points.values().any(|promise| promise.lost);
-        self.pool_is_rotten = lost;
-        // A pack of which not everything could be had again stays, and the vault's own check says so: until it is gone, what relies on it is hurt.
+        // From now on only these may be missing: whatever comes later does not rely on what they lost.
+        self.pool_is_rotten = false;
+        self.vault_is_rotten = false;
         let process = self.host.start(Fate::Lives);
         let line = self.host.line(&process, Vec::new());
-        let checked = perform(&self.host, &Work::VaultCheck, &process, &line);
-        self.vault_is_rotten = lost || !matches!(checked, Outcome::Checked { sound: true, .. });
-        Ok(())
+        match perform(&self.host, &Work::VaultCheck, &process, &line) {
+            Outcome::Checked { affected, detail, .. } => self.judge_rest(&affected, &detail),
+            other => Err(format!("after healing: {other:?}")),
+        }
+    }
+
+    // What is damaged still after a healing is needed by points that are lost, or by forgotten ones.
+    fn judge_rest(&self, affected: &BTreeSet<PointId>, detail: &str) -> Result<(), String> {
+        let is_whole = |id: &&PointId| {
+            let promise = self.promises.points.get(id);
+            promise.is_some_and(|promise| promise.vault == InVault::Sure && !promise.lost)
+        };
+        match affected.iter().find(is_whole) {
+            Some(id) => Err(format!("the whole point {} was not healed: {detail}", id.short())),
+            None => Ok(()),
+        }
+    }
+
+    fn has_losses(&self) -> bool {
+        self.promises.points.values().any(|promise| promise.lost)
     }
 
     // What the world does.
@@ -361,8 +379,14 @@ impl History {
                     self.host.lose(&root.join("pool.db"));
                 }
             }
-            Op::LoseLedger => self.host.lose(&self.host.path("ledger")),
-            Op::OldLedger => self.host.bring_back(&self.host.path("ledger")),
+            Op::LoseLedger => {
+                self.host.lose(&self.host.path("ledger"));
+                self.forget_rot();
+            }
+            Op::OldLedger => {
+                self.host.bring_back(&self.host.path("ledger"));
+                self.forget_rot();
+            }
             Op::Unplug { pick } if self.host.roots.len() > 1 => {
                 let root = self.host.roots[pick as usize % self.host.roots.len()].clone();
                 if self.host.absent.is_empty() {
@@ -375,6 +399,12 @@ impl History {
             _ => {}
         }
         Ok(())
+    }
+
+    // A ledger that is gone knew which bytes were found wrong; only another check that reads them finds out.
+    fn forget_rot(&mut self) {
+        let names = self.host.store.names();
+        self.vault_is_rotten |= names.iter().any(|name| self.tampered.contains(name));
     }
 
     fn plug(&mut self) {
@@ -427,7 +457,8 @@ impl History {
                 return Err(format!("the point {} in the {place} has other content", id.short()));
             }
         }
-        match reading.unreadable.into_iter().next() {
+        let whole = |id: &PointId| !self.promises.points.get(id).is_some_and(|it| it.lost);
+        match reading.unreadable.into_iter().find(|(id, _)| whole(id)) {
             Some((id, error)) if !rotten => {
                 Err(format!("the point {} cannot be read from the {place}: {error}", id.short()))
             }

@@ -31,7 +31,7 @@ const CLOUDSYNC: &[&[&str]] = &[
     &["contact", "ledger", "notes"],
     &["sync"],
     &["recovery", "writing"],
-    &["check", "forget", "keys"],
+    &["check", "forget", "keys", "marks"],
     &["heal", "prune"],
 ];
 

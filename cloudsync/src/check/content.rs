@@ -10,7 +10,7 @@ use storepool::pack::frame::FrameCodec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{CheckReport, fetch, is_pack, word};
+use super::{CheckReport, fetch, word};
 use crate::crypto::container;
 use crate::crypto::ring::RealmKeys;
 use crate::error::{Error, Result, SealError};
@@ -58,7 +58,7 @@ pub(super) async fn read(
             }
             Err(error) => return Err(error),
         }
-        report.packs_read += u64::from(is_pack(record.kind));
+        report.packs_read += u64::from(record.kind.is_pack());
         report.manifests_read += u64::from(record.kind == ObjectKind::Manifest);
         report.bytes_read += record.size;
         monitor.event(Event::Done { items: 1, bytes: record.size });
@@ -70,7 +70,7 @@ async fn verify(realm: &Realm, record: ObjectRecord, opening: &Semaphore) -> Res
     let name = record.name(realm.id());
     let _turn = opening.acquire().await.map_err(|_| Error::Interrupted { stage: "opening" })?;
     let keys = realm.keys().clone();
-    let work = move || match is_pack(record.kind) {
+    let work = move || match record.kind.is_pack() {
         true => verify_pack(&keys, record.kind, &body),
         false => verify_manifest(&keys, &body),
     };

@@ -12,11 +12,13 @@ use storepool::pool::Session;
 use storepool::tree::ChunkFetch;
 
 use super::{Fate, Healing, Replacement};
-use crate::check::{is_chunk, is_pack, live};
+use crate::check::is_chunk;
 use crate::crypto::ring::RealmKeys;
 use crate::error::{Error, Result};
 use crate::layout::ObjectKind;
 use crate::ledger::{ChunkName, Ledger};
+use crate::marks::mark;
+use crate::recovery::read_manifest;
 use crate::sync::{is_gap, read_index, read_table};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
@@ -51,15 +53,16 @@ pub(super) async fn find_losses(
     damaged: &BTreeSet<u64>,
     session: &Arc<Session>,
 ) -> Result<Losses> {
-    let mut wanted: HashMap<_, _> = live(state)
-        .filter(|(ordinal, record)| damaged.contains(ordinal) && is_pack(record.kind))
+    let mut wanted: HashMap<_, _> = state
+        .live_objects()
+        .filter(|(ordinal, record)| damaged.contains(ordinal) && record.kind.is_pack())
         .map(|(ordinal, record)| (record.hash, (ordinal, record)))
         .collect();
     let mut losses = Losses::default();
     if wanted.is_empty() {
         return Ok(losses);
     }
-    for (ordinal, record) in live(state) {
+    for (ordinal, record) in state.live_objects() {
         if record.kind != ObjectKind::Index || damaged.contains(&ordinal) || wanted.is_empty() {
             continue;
         }
@@ -148,7 +151,9 @@ impl Healing<'_> {
         {
             self.salvage(record, toc, &mut missing, &mut pack).await?;
         }
+        self.take_manifests(&mut missing, &mut pack).await?;
         self.point_elsewhere(&mut missing, &mut replacement).await?;
+        self.let_go(&mut missing).await?;
         let (toc, frames) = pack.finish()?;
         if !toc.chunks().is_empty() {
             let sealed = seal_pack(self.realm.keys(), record.kind, &toc, &[&frames])
@@ -213,13 +218,57 @@ impl Healing<'_> {
         Ok(())
     }
 
+    // Manifests are objects of their own, too.
+    async fn take_manifests(
+        &self,
+        missing: &mut HashSet<ChunkName>,
+        pack: &mut PackInTheMaking,
+    ) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for point in self.state.points_and_forgotten() {
+            let id = ChunkId::from(point.id);
+            let name = ChunkName::of(&self.realm.keys().chunk_id(&id));
+            if !missing.contains(&name) {
+                continue;
+            }
+            let bytes = match read_manifest(self.realm, &self.state, point).await {
+                Ok(manifest) => manifest.encode(),
+                Err(error) if is_gap(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if ChunkId::of(ChunkKind::Manifest, &bytes) == id {
+                pack.push(id, ChunkKind::Manifest, &bytes)?;
+                missing.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    // What no point needs need not be had again.
+    async fn let_go(&mut self, missing: &mut HashSet<ChunkName>) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if self.needed.is_none() {
+            let points = self.state.points_and_forgotten().cloned().collect();
+            let (pool, monitor) = (Some(self.session.clone()), self.monitor.clone());
+            self.needed = Some(mark(self.realm, &self.state, points, pool, monitor).await?);
+        }
+        if let Some(Some(needed)) = &self.needed {
+            missing.retain(|name| needed.contains_name(name.as_bytes()));
+        }
+        Ok(())
+    }
+
     // The same chunk may be in another pack, too.
     async fn point_elsewhere(
         &self,
         missing: &mut HashSet<ChunkName>,
         replacement: &mut Replacement,
     ) -> Result<()> {
-        for (_, record) in live(&self.state) {
+        for (_, record) in self.state.live_objects() {
             if missing.is_empty() {
                 return Ok(());
             }

@@ -7,7 +7,6 @@ use storepool::id::{ChunkId, ChunkKind};
 use storepool::repair::ChunkHealer;
 use tokio::runtime::Handle;
 
-use crate::check::live;
 use crate::error::{Error, Result};
 use crate::recovery::VaultChunks;
 use crate::vault::Ordinals;
@@ -42,7 +41,7 @@ impl VaultHealer {
         if let Some(chunks) = self.chunks.get() {
             return Ok(chunks.clone());
         }
-        let all: Ordinals = live(&self.snapshot).map(|(ordinal, _)| ordinal).collect();
+        let all: Ordinals = self.snapshot.live_objects().map(|(ordinal, _)| ordinal).collect();
         let open = VaultChunks::open(&self.realm, &self.snapshot, &all, self.runtime.clone());
         let opened = Arc::new(self.runtime.block_on(open)?);
         Ok(self.chunks.get_or_init(|| opened).clone())

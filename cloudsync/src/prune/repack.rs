@@ -20,7 +20,7 @@ use crate::crypto::container::object_limit;
 use crate::crypto::ring::{RealmKeys, VaultChunkId};
 use crate::error::{Error, Result};
 use crate::layout::{ObjectHash, ObjectKind};
-use crate::prune::mark::LiveChunks;
+use crate::marks::LiveChunks;
 use crate::prune::usage::live_ordinals;
 use crate::store::proof::{PutOutcome, put_proved};
 use crate::sync::is_gap;
@@ -58,6 +58,8 @@ pub(super) struct Copier<'a> {
     pub(super) runtime: Handle,
     pub(super) state: &'a Snapshot,
     pub(super) pool: Option<&'a Session>,
+    /// Packs of the state that were found lost or damaged.
+    pub(super) doubted: &'a BTreeSet<u64>,
     pub(super) marks: &'a LiveChunks,
     pub(super) pack_length: usize,
     pub(super) monitor: &'a dyn Monitor,
@@ -318,8 +320,14 @@ impl<'a> Work<'a> {
             size: sealed.object.len() as u64,
             salt: sealed.salt,
         };
-        if state.live_object(sealed.hash).is_some() {
-            return Ok(record);
+        if let Some(ordinal) = state.live_object(sealed.hash) {
+            return match self.copier.doubted.contains(&ordinal) {
+                // The originals would be given up for what is lost.
+                true => {
+                    Err(Error::damaged(&record.name(realm.id()), crate::error::SealError::Name))
+                }
+                false => Ok(record),
+            };
         }
         let name = record.name(realm.id());
         let put = put_proved(realm.store().as_ref(), &name, sealed.object.into());

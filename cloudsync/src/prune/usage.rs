@@ -10,7 +10,7 @@ use storepool::prune::{PackUse, Standing};
 use crate::crypto::ring::VaultChunkId;
 use crate::error::Result;
 use crate::layout::{ObjectHash, ObjectKind};
-use crate::prune::mark::LiveChunks;
+use crate::marks::LiveChunks;
 use crate::sync::{is_gap, read_index, read_table};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;

@@ -16,11 +16,14 @@ use crate::ledger::{Ledger, LedgerPack};
 use crate::notes::notes_of;
 use crate::store::proof::{PutOutcome, put_proved};
 use crate::sync::Skipped;
+use crate::sync::ground::Ground;
 use crate::sync::packing::{BuiltPack, PackedPoint};
 use crate::vault::Ordinals;
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Draft, Realm, Surroundings};
-use crate::vault::commit::{Changes, CommitKind, ObjectRecord, PointRecord, ServerConfiguration};
+use crate::vault::commit::{
+    Changes, CommitKind, Moved, ObjectRecord, PointRecord, ServerConfiguration,
+};
 use crate::vault::pack::seal_pack;
 use crate::vault::snapshot::Snapshot;
 use crate::vault::tables::IndexBuilder;
@@ -55,7 +58,7 @@ pub(super) enum PackPlace {
 pub(super) async fn put_pack(
     realm: Realm,
     ledger: Arc<Ledger>,
-    state: Arc<Snapshot>,
+    ground: Ground,
     sealing: Arc<Mutex<()>>,
     pack: BuiltPack,
 ) -> Result<PutPack> {
@@ -71,17 +74,17 @@ pub(super) async fn put_pack(
         .map_err(|_| Error::Interrupted { stage: "sealing a pack" })?;
     drop(turn);
     let sealed = sealed.map_err(|_| Error::TooLarge { what: "a pack" })?;
-    let record = record_of(&state, kind, &sealed);
+    let record = record_of(&ground, kind, &sealed);
     ledger.begin_upload(no, &record)?;
-    let (place, bytes_put) = put_object(&realm, &state, &record, sealed).await?;
+    let (place, bytes_put) = put_object(&realm, &ground, &record, sealed).await?;
     Ok(PutPack { no, record, toc, place, bytes_put })
 }
 
-fn record_of(state: &Snapshot, kind: ObjectKind, sealed: &Sealed) -> ObjectRecord {
+fn record_of(ground: &Ground, kind: ObjectKind, sealed: &Sealed) -> ObjectRecord {
     ObjectRecord {
         kind,
         hash: sealed.hash,
-        copy: state.next_copy(sealed.hash),
+        copy: ground.next_copy(sealed.hash),
         size: sealed.object.len() as u64,
         salt: sealed.salt,
     }
@@ -90,11 +93,11 @@ fn record_of(state: &Snapshot, kind: ObjectKind, sealed: &Sealed) -> ObjectRecor
 // Puts an object that is named by its content, unless it is there.
 async fn put_object(
     realm: &Realm,
-    state: &Snapshot,
+    ground: &Ground,
     record: &ObjectRecord,
     sealed: Sealed,
 ) -> Result<(PackPlace, u64)> {
-    if let Some(ordinal) = state.live_object(record.hash) {
+    if let Some(ordinal) = ground.live_object(record.hash) {
         return Ok((PackPlace::Live(ordinal), 0));
     }
     let name = record.name(realm.id());
@@ -109,8 +112,8 @@ async fn put_object(
 /// What the next commit will say, and what all commits of this sync did.
 pub(super) struct Batch {
     realm: Realm,
-    // The state on which names of objects are decided.
-    state: Arc<Snapshot>,
+    // On what names of objects are decided.
+    ground: Ground,
     // Packs that wait for their index, in the order in which they were built, whichever arrived first: the index of the
     // same packs is then the same object, also when the sync was cut before its commit.
     unindexed: BTreeMap<LedgerPack, (ObjectRecord, Toc)>,
@@ -132,10 +135,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(realm: &Realm, state: Arc<Snapshot>) -> Self {
+    pub(super) fn new(realm: &Realm, ground: Ground) -> Self {
         Self {
             realm: realm.clone(),
-            state,
+            ground,
             unindexed: BTreeMap::new(),
             unindexed_bytes: 0,
             added: Vec::new(),
@@ -152,9 +155,14 @@ impl Batch {
         }
     }
 
-    /// Returns the state on which names of objects are decided.
-    pub(super) fn state(&self) -> &Arc<Snapshot> {
-        &self.state
+    /// Returns on what names of objects are decided.
+    pub(super) fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Takes notice of packs that cannot be relied on.
+    pub(super) fn doubt(&mut self, doubted: BTreeSet<u64>) {
+        self.ground = Ground::new(self.ground.state().clone(), Arc::new(doubted));
     }
 
     /// Takes notice of a pack that a commit names.
@@ -195,8 +203,8 @@ impl Batch {
 
     // Puts an object that belongs to this commit.
     async fn put(&mut self, kind: ObjectKind, sealed: Sealed) -> Result<ObjectHash> {
-        let record = record_of(&self.state, kind, &sealed);
-        let (place, bytes) = put_object(&self.realm, &self.state, &record, sealed).await?;
+        let record = record_of(&self.ground, kind, &sealed);
+        let (place, bytes) = put_object(&self.realm, &self.ground, &record, sealed).await?;
         self.count(bytes);
         if place == PackPlace::Unnamed {
             self.add(record);
@@ -245,7 +253,7 @@ impl Batch {
             let sealed = container::seal_body(self.realm.keys(), content, &body)
                 .map_err(|_| Error::TooLarge { what: "a manifest" })?;
             if simulated::makes(Mistake::CommitFirst) {
-                let record = record_of(&self.state, ObjectKind::Manifest, &sealed);
+                let record = record_of(&self.ground, ObjectKind::Manifest, &sealed);
                 self.add(record);
                 manifests.push(record.hash);
                 late.push((record, sealed));
@@ -255,7 +263,7 @@ impl Batch {
         }
         self.append(snapshot, anchor, around, &manifests).await?;
         for (record, sealed) in late {
-            put_object(&self.realm, &self.state, &record, sealed).await?;
+            put_object(&self.realm, &self.ground, &record, sealed).await?;
         }
         if let Err(error) = self.realm.checkpoint_if_due(snapshot).await {
             tracing::warn!(%error, "the checkpoint is left to the next sync");
@@ -273,7 +281,7 @@ impl Batch {
         self.configuration = None;
         self.added.clear();
         self.numbers.clear();
-        self.state = Arc::new(snapshot.clone());
+        self.ground = self.ground.moved_on(Arc::new(snapshot.clone()));
         Ok(())
     }
 
@@ -316,13 +324,16 @@ impl Batch {
         let mut changes = Changes::default();
         changes.configuration.clone_from(&self.configuration);
         changes.configuration.take_if(|known| snapshot.configuration() == Some(known));
-        let mut ordinals = Vec::with_capacity(self.added.len());
+        let ground = self.ground.moved_on(Arc::new(snapshot.clone()));
+        let (mut ordinals, mut replaced) = (Vec::with_capacity(self.added.len()), Vec::new());
         for record in &self.added {
-            ordinals.push(match snapshot.live_object(record.hash) {
+            ordinals.push(match ground.live_object(record.hash) {
                 Some(ordinal) => ordinal,
-                None if record.copy == snapshot.next_copy(record.hash) => {
+                None if record.copy == ground.next_copy(record.hash) => {
+                    let ordinal = snapshot.next_ordinal() + changes.objects_added.len() as u64;
                     changes.objects_added.push(*record);
-                    snapshot.next_ordinal() + changes.objects_added.len() as u64 - 1
+                    replaced.extend(ground.replaced_by(record.hash).map(|old| (old, ordinal)));
+                    ordinal
                 }
                 // Condemned since it was put: the name is used up.
                 None => return Err(Error::CommitLost { generation: snapshot.generation().next() }),
@@ -335,6 +346,11 @@ impl Batch {
                 .ok_or(Error::CommitLost { generation: snapshot.generation().next() }),
         };
         let indexes = self.indexes(snapshot, &ordinals);
+        for (old, new) in replaced {
+            let to = std::iter::once(new).chain(indexes.range(new..).next().copied()).collect();
+            changes.objects_condemned.insert(old);
+            changes.moved.push(Moved { from: old, to });
+        }
         for (packed, manifest) in self.points.iter().zip(manifests) {
             if snapshot.points().contains_key(&packed.point.id) {
                 continue;

@@ -2,40 +2,48 @@
 //!
 //! Packs that are not live are forgotten, packs that the ledger does not know are learnt from indexes or from the
 //! packs themselves, and what an interrupted sync put without a commit is proved to be there and used. So a ledger
-//! that is missing, old or of a restored machine costs one look, and nothing is put twice.
+//! that is missing, old or of a restored machine costs one look, and nothing is put twice. Packs that were found lost or damaged
+//! and not replaced are passed over: what they held counts as not copied.
 
 use std::collections::{BTreeMap, HashSet};
 
 use storepool::pack::Toc;
 use storepool::simulated::{self, Mistake};
-use tokio::task::JoinSet;
 
 use crate::crypto::container::object_limit;
 use crate::error::{Error, Result, StoreFault};
-use crate::layout::{ObjectHash, ObjectKind, ObjectName, content_prefixes};
+use crate::layout::{Generation, ObjectHash, ObjectKind};
 use crate::ledger::Ledger;
 use crate::sync::batch::{Batch, PackPlace, PutPack};
+use crate::sync::ground::{Ground, Listed, doubt_missing, list_packs};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::PackReader;
 use crate::vault::tables::{PackTable, open_index};
 
-/// Objects that are read side by side.
-const READS_AT_ONCE: usize = 4;
-
 /// Makes the ledger say what the vault holds, and tells the batch.
 pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) -> Result<()> {
-    let state = batch.state().clone();
+    let state = batch.ground().state().clone();
+    let mut listed = None;
+    // Then it may have forgotten what was found damaged.
+    if ledger.was_made_anew() || known_generation(realm, ledger)? != Some(state.generation()) {
+        let packs = list_packs(realm).await?;
+        doubt_missing(realm, ledger, &state, &packs).await?;
+        listed = Some(packs);
+    }
+    if !simulated::makes(Mistake::DamageReliedOn) {
+        batch.doubt(ledger.doubted(&state)?);
+    }
+    let ground = batch.ground().clone();
     // Live packs that the ledger does not know.
     let mut unknown: BTreeMap<ObjectHash, u64> = state
-        .objects()
-        .iter()
-        .filter(|(_, object)| object.condemned.is_none() && is_pack(object.record.kind))
-        .map(|(ordinal, object)| (object.record.hash, *ordinal))
+        .live_objects()
+        .filter(|(ordinal, record)| record.kind.is_pack() && !ground.is_doubted(*ordinal))
+        .map(|(ordinal, record)| (record.hash, ordinal))
         .collect();
     let (mut gone, mut ordinals, mut unnamed) = (Vec::new(), Vec::new(), Vec::new());
     for pack in ledger.packs()? {
-        match state.live_object(pack.record.hash) {
+        match ground.live_object(pack.record.hash) {
             Some(ordinal) => {
                 unknown.remove(&pack.record.hash);
                 if pack.ordinal != Some(ordinal) {
@@ -44,7 +52,7 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
                 batch.know_live(pack.no, ordinal);
             }
             None if pack.ordinal.is_none()
-                && pack.record.copy == state.next_copy(pack.record.hash) =>
+                && pack.record.copy == ground.next_copy(pack.record.hash) =>
             {
                 unnamed.push(pack);
             }
@@ -65,8 +73,8 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
     }
     ledger.correct(&gone, &ordinals)?;
     learn_live(realm, ledger, batch, unknown).await?;
-    if ledger.was_made_anew() {
-        for (record, toc) in find_orphans(realm, batch).await? {
+    if let Some(listed) = listed.filter(|_| ledger.was_made_anew()) {
+        for (record, toc) in find_orphans(realm, &ground, listed).await? {
             let no = ledger.adopt(&record, None, &toc)?;
             orphans.push((no, record, toc));
         }
@@ -85,7 +93,7 @@ async fn learn_live(
     batch: &mut Batch,
     mut unknown: BTreeMap<ObjectHash, u64>,
 ) -> Result<()> {
-    let state = batch.state().clone();
+    let state = batch.ground().state().clone();
     let first = unknown.values().min().copied().unwrap_or(u64::MAX);
     // An index comes after its packs.
     let indexes = state.objects().range(first..).filter(|(_, object)| {
@@ -148,36 +156,24 @@ pub(crate) async fn read_table(realm: &Realm, record: &ObjectRecord) -> Result<T
 }
 
 // Packs that no commit names: put by a sync that was interrupted and then lost its ledger.
-async fn find_orphans(realm: &Realm, batch: &Batch) -> Result<Vec<(ObjectRecord, Toc)>> {
-    let state = batch.state().clone();
-    let known: HashSet<ObjectHash> =
-        state.objects().values().map(|object| object.record.hash).collect();
-    let mut found: BTreeMap<ObjectName, ObjectKind> = BTreeMap::new();
-    let mut lists = JoinSet::new();
-    let prefixes = [ObjectKind::Data, ObjectKind::Metadata]
-        .into_iter()
-        .flat_map(|kind| content_prefixes(realm.id(), kind).map(move |prefix| (kind, prefix)));
-    let mut prefixes = prefixes.collect::<Vec<_>>().into_iter();
-    loop {
-        while lists.len() < READS_AT_ONCE
-            && let Some((kind, prefix)) = prefixes.next()
-        {
-            let store = realm.store().clone();
-            lists.spawn(async move { (kind, store.list(&prefix).await) });
-        }
-        let Some(list) = lists.join_next().await else { break };
-        let (kind, list) = list.map_err(|_| Error::Interrupted { stage: "listing packs" })?;
-        for meta in list? {
-            let parts = meta.name.content_parts();
-            if parts
-                .is_some_and(|(hash, copy)| !known.contains(&hash) && copy == state.next_copy(hash))
-            {
-                found.insert(meta.name, kind);
-            }
-        }
-    }
+async fn find_orphans(
+    realm: &Realm,
+    ground: &Ground,
+    mut listed: Listed,
+) -> Result<Vec<(ObjectRecord, Toc)>> {
+    let named: HashSet<(ObjectHash, u32)> = ground
+        .state()
+        .objects()
+        .values()
+        .map(|object| (object.record.hash, object.record.copy))
+        .collect();
+    listed.retain(|name, _| {
+        name.content_parts().is_some_and(|(hash, copy)| {
+            !named.contains(&(hash, copy)) && copy == ground.next_copy(hash)
+        })
+    });
     let mut orphans = Vec::new();
-    for (name, kind) in found {
+    for (name, (kind, _)) in listed {
         let Some((hash, copy)) = name.content_parts() else { continue };
         let store = realm.store().as_ref();
         match PackReader::open(store, realm.keys(), kind, name, None).await {
@@ -199,6 +195,7 @@ pub(crate) fn is_gap(error: &Error) -> bool {
     fault || error.is_damage() || matches!(error, Error::Pool(error) if error.is_damage())
 }
 
-fn is_pack(kind: ObjectKind) -> bool {
-    matches!(kind, ObjectKind::Data | ObjectKind::Metadata)
+// The generation of the state that the ledger remembers.
+fn known_generation(realm: &Realm, ledger: &Ledger) -> Result<Option<Generation>> {
+    Ok(ledger.snapshot(realm.keys())?.map(|known| known.generation()))
 }

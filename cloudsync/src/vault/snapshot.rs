@@ -125,6 +125,12 @@ impl Snapshot {
         self.objects.get(&ordinal)
     }
 
+    /// Returns the live objects, by ordinal.
+    pub fn live_objects(&self) -> impl Iterator<Item = (u64, ObjectRecord)> + '_ {
+        let live = self.objects.iter().filter(|(_, object)| object.condemned.is_none());
+        live.map(|(ordinal, object)| (*ordinal, object.record))
+    }
+
     /// Returns the ordinal of the live object with these bytes.
     pub fn live_object(&self, hash: ObjectHash) -> Option<u64> {
         self.live.get(&hash).copied()
@@ -143,6 +149,11 @@ impl Snapshot {
     /// Returns the forgotten points that may still be restored, with the commit that forgot them.
     pub fn forgotten(&self) -> &BTreeMap<PointId, (Generation, PointRecord)> {
         &self.forgotten
+    }
+
+    /// Returns the recovery points, and after them the forgotten ones that may still be restored.
+    pub fn points_and_forgotten(&self) -> impl Iterator<Item = &PointRecord> {
+        self.points.values().chain(self.forgotten.values().map(|(_, point)| point))
     }
 
     /// Returns the generation of the newest checkpoint that was seen.

@@ -30,35 +30,39 @@ const BITS_MOST: u64 = 1 << 30;
 
 /// A set of chunks that may hold more than was put in.
 #[derive(Debug)]
-pub(super) struct LiveChunks {
+pub(crate) struct LiveChunks {
     words: Vec<u64>,
     mask: u64,
 }
 
 impl LiveChunks {
     /// Creates an empty set for a vault of this many bytes.
-    pub(super) fn for_vault(stored_bytes: u64) -> Self {
+    pub(crate) fn for_vault(stored_bytes: u64) -> Self {
         let bits = (stored_bytes / BYTES_PER_BIT).clamp(BITS_LEAST, BITS_MOST).next_power_of_two();
         Self { words: vec![0; (bits / 64) as usize], mask: bits - 1 }
     }
 
     /// Adds a chunk.
-    pub(super) fn insert(&mut self, chunk: &VaultChunkId) {
-        for bit in self.bits(chunk) {
+    pub(crate) fn insert(&mut self, chunk: &VaultChunkId) {
+        for bit in self.bits(&beginning(chunk)) {
             self.words[(bit / 64) as usize] |= 1 << (bit % 64);
         }
     }
 
     /// Returns whether the chunk may be in the set; certainly if it was added.
-    pub(super) fn contains(&self, chunk: &VaultChunkId) -> bool {
-        self.bits(chunk)
+    pub(crate) fn contains(&self, chunk: &VaultChunkId) -> bool {
+        self.contains_name(&beginning(chunk))
+    }
+
+    /// The same for the first bytes of its id.
+    pub(crate) fn contains_name(&self, name: &[u8; 16]) -> bool {
+        self.bits(name)
             .into_iter()
             .all(|bit| self.words[(bit / 64) as usize] >> (bit % 64) & 1 == 1)
     }
 
     // Vault chunk ids are keyed hashes, so parts of them are as good as hashes of their own.
-    fn bits(&self, chunk: &VaultChunkId) -> [u64; 2] {
-        let bytes = chunk.0.as_bytes();
+    fn bits(&self, bytes: &[u8; 16]) -> [u64; 2] {
         let word = |from: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[from..from + 8]);
@@ -68,9 +72,15 @@ impl LiveChunks {
     }
 }
 
+fn beginning(chunk: &VaultChunkId) -> [u8; 16] {
+    let mut name = [0; 16];
+    name.copy_from_slice(&chunk.0.as_bytes()[..16]);
+    name
+}
+
 /// Marks what these points need. `None` if a tree of one of them can be read nowhere: then nothing is known, and
 /// nothing may be taken away.
-pub(super) async fn mark(
+pub(crate) async fn mark(
     realm: &Realm,
     snapshot: &Snapshot,
     points: Vec<PointRecord>,
