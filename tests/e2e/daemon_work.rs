@@ -4,8 +4,6 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::daemon::{Daemon, configure, jobs, states};
 use crate::harness::{Keepwell, picture, wait_until, write_files};
 use crate::home::is_root;

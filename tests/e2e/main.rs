@@ -4,6 +4,7 @@ mod alerts;
 mod changing_source;
 mod cloud;
 mod control;
+mod control_hostile;
 mod daemon;
 mod daemon_work;
 mod damage;

@@ -10,6 +10,8 @@ mod daemon;
 mod edit;
 mod effective;
 mod group;
+#[cfg(test)]
+mod hostile;
 mod maintenance;
 mod mariadb;
 mod pool;
