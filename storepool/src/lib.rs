@@ -29,6 +29,7 @@ pub mod prune;
 pub mod reach;
 pub mod repair;
 pub mod restore;
+pub mod selftest;
 mod sieve;
 pub mod simulated;
 pub mod source;

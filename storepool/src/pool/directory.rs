@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{DirectoryId, hex};
 use crate::index::DirectoryNo;
 use crate::marker::{MARKER_NAME, Marker};
+use crate::selftest::scratch::SCRATCH_NAME;
 use crate::space::{Reserve, keep_ballast};
 
 /// One directory of a pool.
@@ -97,8 +98,8 @@ pub(crate) fn require_empty(disk: &dyn Disk, path: &Path) -> Result<()> {
     }
     match disk.list(path) {
         Ok(names) => {
-            // What an interrupted `create` may have left.
-            let ours = ["packs", "points", "tmp", "locks", "reserve", "lost+found"];
+            // What an interrupted `create` or examination may have left.
+            let ours = ["packs", "points", "tmp", "locks", "reserve", "lost+found", SCRATCH_NAME];
             let marker = format!("{MARKER_NAME}.new");
             if names.iter().all(|name| ours.contains(&name.as_str()) || *name == marker) {
                 Ok(())
