@@ -161,6 +161,26 @@ pub(crate) enum Cause {
         /// The file.
         path: PathBuf,
     },
+    /// A pool was to be made on a disk that does not do what a pool rests on.
+    #[error("{} is unfit for a pool ({check}): {seen}", path.display())]
+    Unfit {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        check: &'static str,
+        /// What was seen.
+        seen: String,
+    },
+    /// A place does not do what a vault rests on.
+    #[error("{place} is unfit for a vault ({check}): {seen}")]
+    UnfitVault {
+        /// The address.
+        place: String,
+        /// What was tried.
+        check: &'static str,
+        /// What was seen.
+        seen: String,
+    },
     /// `init` found a configuration and its pool.
     #[error("{} and its pool are there already", path.display())]
     AlreadyMade {

@@ -17,6 +17,7 @@ mod documents;
 mod drill;
 mod duration;
 mod error;
+mod examination;
 mod healing;
 mod hooks;
 mod job;

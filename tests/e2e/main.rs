@@ -42,6 +42,8 @@ mod service;
 mod several_disks;
 mod shared_vault;
 mod signals;
+mod storage_disk;
+mod storage_vault;
 mod stores;
 mod strange_servers;
 mod terminal;

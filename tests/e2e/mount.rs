@@ -33,6 +33,12 @@ impl Mount {
         Self { path: path.to_path_buf() }
     }
 
+    /// Mounts it again with another option.
+    pub(crate) fn remount(&self, option: &str) {
+        let options = format!("remount,{option}");
+        run(Command::new("mount").args(["-o", &options]).arg(&self.path));
+    }
+
     /// Returns where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path

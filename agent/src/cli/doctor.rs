@@ -1,4 +1,4 @@
-//! `keepwell doctor`: every prerequisite, with its state, the reason and what mends it. Nothing is changed.
+//! `keepwell doctor`: every prerequisite, with its state, the reason and what mends it. Nothing is left behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use storepool::clock::{Clock, SystemClock};
 use storepool::disk::{Disk, SystemDisk};
 use storepool::pool::{Pool, World};
+use storepool::selftest::{Depth, Examination, Grade};
 
 use crate::accounts;
 use crate::assembly::Assembly;
@@ -17,14 +18,17 @@ use crate::config::{Config, HookCommand};
 use crate::console::failure;
 use crate::console::units::size;
 use crate::control::client::Client;
-use crate::error::{Error, Outcome};
+use crate::error::{Attempt, Error, Outcome};
+use crate::examination::{examine_disk, examine_vault};
 use crate::record::open_journal;
-use crate::vaults::{KeyKeeping, VaultFiles};
+use crate::vaults::{Engine, KeyKeeping, VaultFiles};
 use crate::workload;
 
 /// Check every prerequisite, and say what mends what is missing
 ///
-/// Configuration, pool, disks, sources, hooks, vaults, clock, service. Changes nothing and can be repeated. Exit code 0 if nothing is bad.
+/// Configuration, pool, disks, sources, hooks, vaults, clock, service. Disks and the places of vaults are examined shortly, as
+/// "keepwell selftest storage --quick" does.
+/// Leaves nothing behind and can be repeated. Exit code 0 if nothing is bad.
 #[derive(Args, Debug)]
 pub(super) struct Doctor {}
 
@@ -163,9 +167,34 @@ fn pool(config: &Config, checks: &mut Checks) {
             ),
             Ok(room) => checks.good(id, size(room)),
             Err(error) => {
-                checks.bad(id, crate::error::Cause::from(error).chain(), "mount the disk")
+                let reason = crate::error::Cause::from(error).chain();
+                checks.bad(id, reason, "mount the disk");
+                continue;
             }
         }
+        let id = format!("disk {}", path.display());
+        match examine_disk(path, Depth::Quick) {
+            Ok(found) => examined(&id, &found, checks),
+            Err(error) => {
+                let reason = crate::error::Cause::from(error).chain();
+                checks.bad(id, reason, "see that the directory can be written");
+            }
+        }
+    }
+}
+
+// What is worth knowing is in the full examination; here is what matters.
+fn examined(id: &str, found: &Examination, checks: &mut Checks) {
+    for finding in found.complaints() {
+        let reason = format!("{}: {}", finding.check, finding.seen);
+        let fix = finding.advice.as_deref().unwrap_or("run \"keepwell selftest storage\"");
+        match finding.grade {
+            Grade::Unfit => checks.bad(id, reason, fix),
+            Grade::Good | Grade::Note | Grade::Weak => checks.doubtful(id, reason, fix),
+        }
+    }
+    if found.complaints().next().is_none() {
+        checks.good(id, "it keeps what was tried; \"keepwell selftest storage\" tries more");
     }
 }
 
@@ -246,11 +275,15 @@ fn vaults(assembly: &Assembly, config: &Config, checks: &mut Checks) {
     }
     for (name, vault) in &config.vaults {
         let id = format!("vault {name}");
-        if let Err(error) = Credentials::load(&vault.credentials) {
-            let failure = failure::explain(&Error { attempt: String::new(), cause: error.into() });
-            checks.bad(&id, failure.message, "copy the credentials file back to its place");
-            continue;
-        }
+        let credentials = match Credentials::load(&vault.credentials) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                let cause = error.into();
+                let failure = failure::explain(&Error { attempt: String::new(), cause });
+                checks.bad(&id, failure.message, "copy the credentials file back to its place");
+                continue;
+            }
+        };
         let files = VaultFiles::of(&assembly.place, name);
         private(&format!("{id} credentials-mode"), &vault.credentials, checks);
         match files.key_keeping() {
@@ -258,14 +291,27 @@ fn vaults(assembly: &Assembly, config: &Config, checks: &mut Checks) {
                 checks.bad(&id, "not registered", "keepwell vault register --credentials FILE");
             }
             kept => {
-                let reason = format!(
-                    "registered, its key in: {kept}; \"keepwell vault ping\" tries the way there"
-                );
-                checks.good(&id, reason);
+                checks.good(&id, format!("registered, its key in: {kept}"));
+                place_of_vault(name, &credentials, checks);
                 if let KeyKeeping::File(key) = &kept {
                     private(&format!("{id} key-mode"), key, checks);
                 }
             }
+        }
+    }
+}
+
+fn place_of_vault(name: &str, credentials: &Credentials, checks: &mut Checks) {
+    let id = format!("vault {name} place");
+    let found = Engine::start().and_then(|engine| {
+        examine_vault(&engine, credentials, Depth::Quick).attempt(|| "examine it".to_string())
+    });
+    match found {
+        Ok(found) => examined(&id, &found, checks),
+        Err(error) => {
+            let failure = failure::explain(&error);
+            let fix = "run \"keepwell vault ping\" to see where the way there ends";
+            checks.bad(&id, failure.message, failure.hint.as_deref().unwrap_or(fix));
         }
     }
 }

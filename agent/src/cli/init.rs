@@ -10,11 +10,13 @@ use storepool::pool::{Pool, World};
 use crate::assembly::Assembly;
 use crate::config::{self, Config, new_file};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::examination::{NewDisk, before_pool};
 
 /// Make a configuration and an empty pool
 ///
 /// Writes a commented configuration file and makes the pool that it names. If the file is there already, the pool is made as it says; if the pool
-/// is there already (the file was lost), it is taken as it is.
+/// is there already (the file was lost), it is taken as it is. A new disk is examined first, shortly: one that does not keep what a pool rests on is
+/// refused, of a weak one it is warned ("keepwell selftest storage" tells more).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -34,6 +36,8 @@ struct Report {
     pool: String,
     pool_created: bool,
     paths: Vec<PathBuf>,
+    // What was seen of directories that were new.
+    storage: Vec<NewDisk>,
 }
 
 impl Init {
@@ -53,6 +57,7 @@ impl Init {
             let text = new_file(&self.paths(assembly).attempt(attempt)?);
             (Config::parse(file, &text).attempt(attempt)?, Some(text))
         };
+        let storage = before_pool(&assembly.console, &config.pool.paths).attempt(attempt)?;
         let options = config.pool.options(assembly.holder());
         let made = Pool::create(&config.pool.paths, options, World::system());
         let (pool, created) = match made {
@@ -78,6 +83,7 @@ impl Init {
             pool: pool.id().to_string(),
             pool_created: created,
             paths: config.pool.paths.clone(),
+            storage,
         };
         tell(assembly, &report);
         Ok(Outcome::Done)

@@ -39,6 +39,7 @@ mod restore_database;
 mod restore_mariadb;
 mod restore_service;
 mod resume;
+mod selftest;
 mod service;
 mod stats;
 mod status;
@@ -160,6 +161,7 @@ enum Command {
     WalPush(wal_push::WalPush),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
+    Selftest(selftest::Selftest),
     Jobs(jobs::Jobs),
     Alerts(alerts::Alerts),
     Group(group::Group),
@@ -235,6 +237,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::WalPush(args) => args.run(&assembly("wal-push")?),
         Command::Watch(args) => args.run(&assembly("watch")?),
         Command::Doctor(args) => args.run(&assembly("doctor")?),
+        Command::Selftest(args) => args.run(&assembly("selftest")?),
         Command::Discover(args) => args.run(&assembly("discover")?),
         Command::Daemon(args) => args.run(&assembly("daemon")?),
         Command::Jobs(args) => args.run(&assembly("jobs")?),

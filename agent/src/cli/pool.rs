@@ -18,6 +18,7 @@ use crate::console::Console;
 use crate::console::table::{Align, Table};
 use crate::console::units::{count, counted, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::examination::before_pool;
 
 /// Manage the disks of the pool
 #[derive(Args, Debug)]
@@ -126,6 +127,7 @@ impl Add {
         let config = assembly.config()?;
         let path = absolute(&self.directory)?;
         let attempt = || format!("add {} to the pool", path.display());
+        before_pool(&assembly.console, std::slice::from_ref(&path)).attempt(attempt)?;
         let id = assembly.wait_while_busy(self.wait, || {
             let options = config.pool.options(assembly.holder());
             add_directory(&config.pool.paths, &path, options, World::system()).attempt(attempt)

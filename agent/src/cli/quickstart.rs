@@ -32,6 +32,7 @@ use crate::config::{self, Config, GroupChange, GroupConfig, SourceConfig};
 use crate::console::units::{count, counted, duration, size};
 use crate::drill::{Comparison, Findings};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::examination::before_pool;
 use crate::job::Task;
 use crate::journal::Reason;
 use crate::process::host_name;
@@ -302,6 +303,7 @@ fn prepare_pool(assembly: &Assembly) -> Result<(Config, Arc<Pool>), Error> {
         Some(text) => Config::parse(file, text).attempt(attempt)?,
         None => assembly.config()?,
     };
+    before_pool(&assembly.console, &config.pool.paths).attempt(attempt)?;
     let options = config.pool.options(assembly.holder());
     match Pool::create(&config.pool.paths, options, World::system()) {
         Ok(_) | Err(storepool::Error::PoolExists { .. }) => {}

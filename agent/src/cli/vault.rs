@@ -21,6 +21,7 @@ use crate::assembly::Assembly;
 use crate::config::{self, Config, is_vault_name};
 use crate::console::units::{local, rfc3339};
 use crate::error::{Attempt, Cause, Error, Outcome};
+use crate::examination::before_registration;
 use crate::passphrases::NewPassphrase;
 use crate::process::host_name;
 use crate::vaults::{self, Engine, VaultFiles};
@@ -77,7 +78,7 @@ struct Create {
 
 /// Register this server with a vault
 ///
-/// Makes this server's keys, closes them with the passphrase, proves that the passphrase opens them again, and enters the vault in the configuration.
+/// Examines the vault's place shortly, makes this server's keys, closes them with the passphrase, proves that the passphrase opens them again, and enters the vault in the configuration.
 /// Needed for recovery are the credentials file and the passphrase: keep both, apart from this machine and from each other.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -248,6 +249,7 @@ impl Register {
             }
         }
         credentials.access.extend(added);
+        before_registration(&assembly.console, &engine, &credentials).attempt(attempt)?;
         vaults::register(&engine, &files, &credentials, &label, &passphrase).attempt(attempt)?;
         if file != self.credentials {
             credentials.save(&file).attempt(attempt)?;

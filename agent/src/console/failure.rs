@@ -123,6 +123,19 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
         Cause::ConfigurationInTheWay { .. } => {
             (FAILED, hint("move it away, or choose another place with --home or --config"))
         }
+        Cause::Unfit { path, .. } => (
+            FAILED,
+            Some(format!(
+                "choose another disk; \"keepwell selftest storage {}\" tells all that was seen",
+                path.display()
+            )),
+        ),
+        Cause::UnfitVault { .. } => (
+            FAILED,
+            hint(
+                "this store cannot keep a vault safely as it is; choose another one, or change what was seen",
+            ),
+        ),
         Cause::AlreadyMade { .. } => {
             (FAILED, hint("run \"keepwell points\" to see what is in the pool"))
         }

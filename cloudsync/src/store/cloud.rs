@@ -6,11 +6,16 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use http_body_util::BodyExt;
+use object_store::aws::AmazonS3;
+use object_store::client::{HttpRequestBody, HttpService};
 use object_store::path::Path;
+use object_store::signer::{SignedUrlOptions, Signer};
 use object_store::{GetOptions, GetRange, GetResult, ObjectStoreExt, PutMode, PutOptions};
 use storepool::clock::{Clock, Timestamp};
 
@@ -19,6 +24,7 @@ use crate::layout::ObjectName;
 use crate::store::access::{CA_CERTIFICATES, Settings};
 use crate::store::address::{BucketAddress, Opening};
 use crate::store::http::{Connector, Seen, Way, observed};
+use crate::store::marks::Marks;
 use crate::store::meaning::clock_words;
 use crate::store::provider;
 use crate::store::{LIST_LIMIT, ObjectBody, ObjectMeta, ObjectStore, PutReceipt, check_prefix};
@@ -28,8 +34,26 @@ pub(super) struct CloudStore {
     address: String,
     prefix: Option<ObjectName>,
     inner: Arc<dyn object_store::ObjectStore>,
+    s3: Option<AmazonS3>,
+    connector: Connector,
     clock: Arc<dyn Clock>,
 }
+
+/// What a store says of the rules that the bucket's owner has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BucketRules {
+    /// There are none.
+    None,
+    /// These, in the store's own XML.
+    Text(String),
+    /// It does not tell these keys, or nobody.
+    Hidden,
+}
+
+/// More than the thousand rules that a bucket may have.
+const RULES_BYTES: usize = 4 << 20;
+/// How long the question for the rules may take to arrive.
+const RULES_PERIOD: Duration = Duration::from_secs(300);
 
 impl fmt::Debug for CloudStore {
     // The crate's own words may hold keys.
@@ -58,9 +82,70 @@ impl CloudStore {
             stall_limit: opening.stall_limit,
         };
         let connector = Connector::new(&way).map_err(unusable)?;
-        let inner = provider::build(bucket, &settings, connector).map_err(unusable)?;
+        let built = provider::build(bucket, &settings, connector.clone()).map_err(unusable)?;
         let clock = opening.clock.clone();
-        Ok(Self { address, prefix: bucket.prefix.clone(), inner, clock })
+        let (inner, s3) = (built.store, built.s3);
+        Ok(Self { address, prefix: bucket.prefix.clone(), inner, s3, connector, clock })
+    }
+
+    /// Creates an object as [`ObjectStore::put_new`] does, and returns what the store says of it.
+    pub(super) async fn put_marked(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+    ) -> Result<Marks, StoreError> {
+        Ok(self.create(name, body).await?.marks)
+    }
+
+    /// Returns what the store says of an object.
+    pub(super) async fn marks(&self, name: &ObjectName) -> Result<Marks, StoreError> {
+        let call = async { self.inner.head(&self.path(name.as_str())?).await };
+        let (_, seen) = self.ask("look at", name.as_str(), call).await?;
+        Ok(seen.marks)
+    }
+
+    /// Returns the lifecycle rules of the bucket, if it is S3 and these keys may read them.
+    pub(super) async fn rules(&self) -> Result<BucketRules, StoreError> {
+        let Some(s3) = &self.s3 else { return Ok(BucketRules::Hidden) };
+        // The crate does not ask for it, but signs the question.
+        let call = async {
+            let query = SignedUrlOptions::new().with_query([("lifecycle", "")]);
+            let (method, root) = (http::Method::GET, Path::default());
+            let url = s3.signed_url_opts(method, &root, RULES_PERIOD, &query).await?;
+            let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty());
+            let response = self.connector.call(request.map_err(generic)?).await.map_err(generic)?;
+            let body = http_body_util::Limited::new(response.into_body(), RULES_BYTES);
+            let bytes = body.collect().await.map_err(boxed)?.to_bytes();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (answer, seen) = observed(call).await;
+        let text = match (answer, &seen.answer) {
+            (Err(error), _) => {
+                return Err(self.told("ask for", "the bucket's rules", &error, &seen));
+            }
+            (Ok(_), Some(refused)) if !(200..300).contains(&refused.status) => {
+                return match (refused.status, refused.code.as_deref()) {
+                    (_, Some("NoSuchLifecycleConfiguration")) => Ok(BucketRules::None),
+                    // Not allowed, not known to this server, or anything else: the question was an extra one.
+                    _ => Ok(BucketRules::Hidden),
+                };
+            }
+            (Ok(text), _) => text,
+        };
+        // A server that does not know the question may answer another one, such as a list.
+        match text.contains("<LifecycleConfiguration") {
+            true => Ok(BucketRules::Text(text)),
+            false => Ok(BucketRules::Hidden),
+        }
+    }
+
+    async fn create(&self, name: &ObjectName, body: Bytes) -> Result<Seen, StoreError> {
+        let call = async {
+            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+            self.inner.put_opts(&self.path(name.as_str())?, body.into(), options).await
+        };
+        let (_, seen) = self.ask("create", name.as_str(), call).await?;
+        Ok(seen)
     }
 
     fn path(&self, name: &str) -> Result<Path, object_store::path::Error> {
@@ -176,11 +261,7 @@ impl ObjectStore for CloudStore {
     }
 
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutReceipt, StoreError> {
-        let call = async {
-            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-            self.inner.put_opts(&self.path(name.as_str())?, body.into(), options).await
-        };
-        let (_, seen) = self.ask("create", name.as_str(), call).await?;
+        let seen = self.create(name, body).await?;
         Ok(PutReceipt { server_time: seen.answer.and_then(|answer| answer.date) })
     }
 
@@ -244,6 +325,14 @@ impl ObjectStore for CloudStore {
             Err(error) => Err(error),
         }
     }
+}
+
+fn generic(cause: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
+    boxed(Box::new(cause))
+}
+
+fn boxed(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Error {
+    object_store::Error::Generic { store: "S3", source }
 }
 
 fn timestamp(meta: &object_store::ObjectMeta) -> Option<Timestamp> {

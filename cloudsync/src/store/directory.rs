@@ -19,6 +19,7 @@ use bytes::Bytes;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use storepool::clock::Timestamp;
+use storepool::selftest::scratch::SCRATCH_NAME;
 
 use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::layout::ObjectName;
@@ -88,7 +89,10 @@ impl DirectoryStore {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let mut entries = fs::read_dir(root).map_err(failed)?;
-        if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+        // What a killed examination left holds nothing.
+        let ours = ["lost+found", SCRATCH_NAME];
+        let is_ours = |name: &std::ffi::OsStr| ours.iter().any(|own| name == *own);
+        if entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
             let found = root.join(crate::layout::DESCRIPTOR).exists();
             // The caller finds out which vault it is.
             if !found {

@@ -27,6 +27,7 @@ use tokio::time::Sleep;
 
 use crate::error::StoreFault;
 use crate::store::bandwidth::UploadLimiter;
+use crate::store::marks::Marks;
 use crate::store::meaning::{Answer, code_of, message_of};
 
 // Without a limit the pieces only have to be small enough to see that something moves.
@@ -58,6 +59,8 @@ pub(super) struct Seen {
     pub(super) message: Option<String>,
     /// Why there was none, or why it ended early.
     pub(super) broken: Option<Broken>,
+    /// What a good answer said of the object.
+    pub(super) marks: Marks,
 }
 
 /// A connection that failed.
@@ -216,7 +219,8 @@ impl HttpService for Connector {
             return Ok(HttpResponse::from_parts(parts, list));
         }
         if parts.status.is_success() {
-            note(|seen| seen.answer = Some(answer));
+            let marks = Marks::read(&parts.headers);
+            note(|seen| *seen = Seen { answer: Some(answer), marks, ..Seen::default() });
             return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)));
         }
         let limited = http_body_util::Limited::new(body, ERROR_BYTES);
@@ -228,7 +232,8 @@ impl HttpService for Connector {
         let words = String::from_utf8_lossy(&text);
         answer.code = answer.code.or_else(|| code_of(&words));
         note(|seen| {
-            *seen = Seen { answer: Some(answer), message: message_of(&words), broken: None };
+            let message = message_of(&words);
+            *seen = Seen { answer: Some(answer), message, ..Seen::default() };
         });
         // Only now may a body be lossy: the crate reads it as text.
         let body = HttpResponseBody::from(words.into_owned());

@@ -11,12 +11,14 @@ mod cloud;
 pub mod directory;
 mod http;
 mod limited;
+mod marks;
 mod meaning;
 pub mod ping;
 pub mod probe;
 pub mod proof;
 mod provider;
 pub mod retry;
+pub mod selftest;
 
 use std::fmt;
 use std::ops::Range;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{ObjectStore, RetryConfig};
@@ -48,6 +48,14 @@ pub(super) fn server(bucket: &BucketAddress, settings: &Settings<'_>) -> Result<
     Ok(url)
 }
 
+/// A store that was set up.
+pub(super) struct Built {
+    /// The store.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The same, if it is S3: it can sign what the crate itself does not ask.
+    pub(super) s3: Option<AmazonS3>,
+}
+
 /// Sets the store up.
 ///
 /// # Errors
@@ -56,7 +64,7 @@ pub(super) fn build(
     bucket: &BucketAddress,
     settings: &Settings<'_>,
     connector: Connector,
-) -> Result<Arc<dyn ObjectStore>, String> {
+) -> Result<Built, String> {
     // Whoever repeats must know what was already done, so nobody below us does it.
     let never = RetryConfig {
         max_retries: 0,
@@ -103,7 +111,8 @@ pub(super) fn build(
                     return Err("there is a \"secret_access_key\" without \"access_key_id\"".into());
                 }
             };
-            told(builder.build(), settings)
+            let s3 = told(builder.build(), settings)?;
+            Ok(Built { store: Arc::new(s3.clone()), s3: Some(s3) })
         }
         Provider::Azure => {
             let account = settings.get(ACCOUNT);
@@ -137,7 +146,7 @@ pub(super) fn build(
                     builder = builder.with_config(key, value);
                 }
             }
-            told(builder.build(), settings)
+            Ok(Built { store: Arc::new(told(builder.build(), settings)?), s3: None })
         }
         Provider::Google => {
             let mut builder = GoogleCloudStorageBuilder::new()
@@ -158,7 +167,7 @@ pub(super) fn build(
                     builder = builder.with_config(key, value);
                 }
             }
-            told(builder.build(), settings)
+            Ok(Built { store: Arc::new(told(builder.build(), settings)?), s3: None })
         }
     }
 }
@@ -191,9 +200,9 @@ fn roles(mut builder: AmazonS3Builder, settings: &Settings<'_>) -> AmazonS3Build
 fn told<S: ObjectStore>(
     built: object_store::Result<S>,
     settings: &Settings<'_>,
-) -> Result<Arc<dyn ObjectStore>, String> {
+) -> Result<S, String> {
     let error = match built {
-        Ok(store) => return Ok(Arc::new(store)),
+        Ok(store) => return Ok(store),
         Err(error) => error.to_string(),
     };
     let secrets = [SECRET_ACCESS_KEY, SESSION_TOKEN, ACCOUNT_KEY, SAS, CLIENT_SECRET];

@@ -22,9 +22,12 @@ const POOL_NAME_LENGTH: usize = 80;
 /// Longest name of a file on Linux.
 const LONGEST_NAME: usize = 255;
 
+/// Tries one thing in an empty folder of its own, and adds what it found.
+type Check = fn(&Path, &Examiner<'_>, &mut Examination) -> io::Result<()>;
+
 /// Tries all of it in the empty folder `folder`.
 pub(super) fn examine(folder: &Path, examiner: &Examiner<'_>, found: &mut Examination) {
-    let checks: [(&'static str, fn(&Path, &Examiner<'_>, &mut Examination) -> io::Result<()>); 4] =
+    let checks: [(&'static str, Check); 4] =
         [("create-only", create_only), ("replace", replace), ("list", list), ("names", names)];
     for (check, run) in checks {
         let own = folder.join(check);
