@@ -31,6 +31,11 @@ MEMORY_RIVALS = ["restic", "rustic"]
 # Bytes added against the bytes that changed, where a tree knows them exactly.
 CHANGED_BYTES_FACTOR = 1.10
 
+# What a look at every step allows on any machine, however busy: twice the time of the fastest peer. Differences below this many seconds are
+# those of starting a program.
+SMOKE_WALL_LIMIT = 2.0
+SMOKE_NOISE_SECONDS = 0.25
+
 SCALE_MEMORY_BYTES = 300 * (1 << 20)
 
 
@@ -73,6 +78,23 @@ def judge(results: Results) -> list[Verdict]:
         if step is Step.RESTORE_SPARSE:
             verdicts.append(_sparse(results))
     return verdicts
+
+
+def too_slow(results: Results) -> list[Verdict]:
+    """Returns the steps in which Keepwell takes more than the smoke run allows, or failed, or had no peer to be compared with."""
+    missed = []
+    for step in results.steps:
+        keepwell = results.median("keepwell", step, "wall")
+        rival, value = results.best(results.peers, step, "wall")
+        met = (
+            keepwell is not None
+            and value is not None
+            and keepwell <= max(SMOKE_WALL_LIMIT * value, value + SMOKE_NOISE_SECONDS)
+            and not any(run.mismatch for run in results.runs("keepwell", step))
+        )
+        if not met:
+            missed.append(Verdict(step, "wall", keepwell, rival, value, SMOKE_WALL_LIMIT, False))
+    return missed
 
 
 def _against_best(

@@ -28,6 +28,12 @@ CHANGE_ALIGNMENT = 4096
 CHANGE_BYTES = 16 * 1024
 
 SCALE_FILES_PER_FOLDER = 1000
+SAMPLE_SOURCES = [Path("/usr/share"), Path("/usr/lib")]
+SAMPLE_BYTES = 200 * MIB
+SAMPLE_FILES = 20_000
+SAMPLE_CHANGE_STRIDE = 50
+SAMPLE_NEW_BYTES = 8 * MIB
+
 # Every hundredth file changes between two backups of the tree of small files.
 SCALE_CHANGE_STRIDE = 100
 
@@ -99,6 +105,52 @@ class LinuxTree(Tree):
         self.empty()
         members = [f"{LINUX_PACKAGE}/{folder}" for folder in self.folders] or [LINUX_PACKAGE]
         call("tar", "-I", "zstd", "-xf", archive, "-C", self.source, "--strip-components=1", *members)
+
+
+class SampleTree(Tree):
+    """Some of the machine's own files, then with a few changed, gone and new: for a quick look at every step."""
+
+    name = "sample"
+    needed_bytes = 2 * GIB
+
+    def __init__(self, source: Path):
+        super().__init__(source)
+        self.title = f"{SAMPLE_BYTES // MIB} MiB of the system's files"
+        self.files: list[Path] = []
+
+    def prepare(self, cache, scratch):
+        total_bytes = 0
+        for origin in SAMPLE_SOURCES:
+            for folder, folders, names in os.walk(origin):
+                folders.sort()
+                for path in (Path(folder) / name for name in sorted(names)):
+                    if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK):
+                        continue
+                    size_bytes = path.stat().st_size
+                    if total_bytes + size_bytes > SAMPLE_BYTES or len(self.files) == SAMPLE_FILES:
+                        continue
+                    total_bytes += size_bytes
+                    self.files.append(path)
+        if total_bytes < SAMPLE_BYTES // 4:
+            raise SetupError(f"the system has only {total_bytes // MIB} MiB of files to make a sample of")
+
+    def place_first(self):
+        self.empty()
+        for path in self.files:
+            copy = self._copy_of(path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+    def place_next(self):
+        for path in self.files[::SAMPLE_CHANGE_STRIDE]:
+            with self._copy_of(path).open("ab") as copy:
+                copy.write(b"changed\n")
+        for path in self.files[1::SAMPLE_CHANGE_STRIDE]:
+            self._copy_of(path).unlink()
+        (self.source / "new").write_bytes(random.Random(CHANGE_SEED).randbytes(SAMPLE_NEW_BYTES))
+
+    def _copy_of(self, path: Path) -> Path:
+        return self.source / path.relative_to("/")
 
 
 class ImageTree(Tree):
