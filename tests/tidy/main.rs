@@ -4,5 +4,6 @@
 
 mod faults;
 mod layers;
+mod readme;
 mod rooms;
 mod source;
