@@ -70,6 +70,7 @@ mod tests {
             notes: Notes {
                 tags: vec!["b".into(), "a".into(), "b".into()],
                 pins: pins.iter().map(pin).collect(),
+                ..Notes::default()
             },
         }
     }

@@ -23,6 +23,15 @@ pub struct Pin {
     pub until: Option<i64>,
 }
 
+/// The record of a proof that the point can be restored, with the seal of whoever made it. The pool keeps both and understands neither.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// What was found, in words of its maker.
+    pub record: String,
+    /// What tells its maker that nobody changed it.
+    pub seal: String,
+}
+
 /// What people have attached to a point; changeable, unlike the point.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notes {
@@ -32,6 +41,9 @@ pub struct Notes {
     /// Pins.
     #[serde(default)]
     pub pins: Vec<Pin>,
+    /// Records of restore drills.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
 }
 
 /// A recovery point as the catalog lists it.

@@ -26,6 +26,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::chunks::ChunkSource;
@@ -62,6 +63,8 @@ pub struct RestoreOptions {
     pub include: Vec<String>,
     /// Not the entries that these gitignore-style patterns match, nor what is below them.
     pub exclude: Vec<String>,
+    /// Of what is no directory only these entries, by their paths in the point; directories all the same. `None` for all.
+    pub only: Option<BTreeSet<EntryPath>>,
     /// Only what differs is written: entries of equal kind, size and time are trusted, large files are changed where they differ. [`Conflict::Fail`] then means
     /// [`Conflict::Overwrite`]. A large file is changed in place, not atomically; its time is set when it is complete.
     pub in_place: bool,

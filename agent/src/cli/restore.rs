@@ -321,6 +321,7 @@ impl Restore {
             conflict: self.conflict.into(),
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            only: None,
             in_place: self.in_place,
             verify: self.verify,
             delete: self.delete,

@@ -190,6 +190,7 @@ impl Server {
         let notes = Notes {
             tags: tags.iter().map(ToString::to_string).collect(),
             pins: pins.iter().map(pin).collect(),
+            ..Notes::default()
         };
         self.pool.set_notes(point, &notes).expect("annotated");
     }

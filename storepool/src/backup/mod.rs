@@ -208,7 +208,7 @@ fn commit(
         writer.flush()?;
     }
     let point = PointId::from(id);
-    let notes = Notes { tags: tags.to_vec(), pins: Vec::new() };
+    let notes = Notes { tags: tags.to_vec(), ..Notes::default() };
     for files in pool.point_files() {
         if notes != Notes::default() {
             files.write_notes(point, &notes, &pool.temporary(files.directory))?;

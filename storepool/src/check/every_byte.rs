@@ -44,7 +44,7 @@ impl Sound {
         points.push((make_point(&pool, &content).unwrap(), content.clone()));
         content.extend(files("b", 1, 100));
         points.push((make_point(&pool, &content).unwrap(), content));
-        let notes = Notes { tags: vec!["kept".to_string()], pins: Vec::new() };
+        let notes = Notes { tags: vec!["kept".to_string()], ..Notes::default() };
         pool.set_notes(points[1].0, &notes).unwrap();
         drop(pool);
         let mut files = BTreeMap::new();

@@ -40,7 +40,7 @@ pub(super) struct Run<'a> {
     pub(super) target: Option<DirectoryTarget>,
     pub(super) options: &'a RestoreOptions,
     pub(super) conflict: Conflict,
-    pub(super) selection: Selection,
+    pub(super) selection: Selection<'a>,
     pub(super) owners: OwnerMap,
     pub(super) monitor: &'a dyn Monitor,
     pub(super) tally: Tally,
@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
         options: &'b RestoreOptions,
         monitor: &'b dyn Monitor,
     ) -> Result<Run<'b>> {
-        let selection = Selection::new(&options.include, &options.exclude)
+        let selection = Selection::new(options)
             .map_err(|reason| Error::Target { path: target.to_path_buf(), reason })?;
         // Closed to others until its own mode is set, if it will be.
         let is_directory = matches!(entry.node, Node::Directory { .. });
