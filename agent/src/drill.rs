@@ -1,346 +1,212 @@
-//! Comparing a restored tree with its source, byte for byte and with all metadata.
-//!
-//! The comparison uses nothing of the backup engine, so that a fault there cannot hide itself. What changed in the source after the
-//! point was begun is told apart by the source's own change time and is no difference.
+//! Drills: restores done only to prove that they can be done. A drill restores a sample or all of a source into a sandbox, reads it again from the disk,
+//! compares it with what the point says of itself, and leaves a sealed record. What it proves and what not: docs/drills.md.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+mod database;
+mod record;
+mod sample;
+mod sandbox;
+mod source;
 
-use storepool::clock::Timestamp;
-use storepool::monitor::{Event, Monitor};
+use std::path::PathBuf;
 
-/// Differences that are listed; the count goes on.
-const DIFFERENCES_LISTED: usize = 20;
-/// Bytes compared at a time.
-const PIECE: usize = 256 << 10;
-/// The kernel stamps changes with a clock that ticks this coarsely.
-const CLOCK_TICK_NANOS: i64 = 20_000_000;
-const ATTRIBUTES_LIMIT: usize = 64 << 10;
+use storepool::catalog::Point;
+use storepool::clock::{Clock, SystemClock};
+use storepool::entropy::SystemEntropy;
 
-/// What is compared.
-pub(crate) struct Comparison<'a> {
-    /// When the point was begun.
-    pub(crate) started: Timestamp,
-    /// Folders of the source that were never backed up.
-    pub(crate) left_out: &'a [PathBuf],
-    /// Entries that the point itself reports as problems, as absolute paths.
-    pub(crate) problems: &'a BTreeSet<PathBuf>,
-    /// Who watches.
-    pub(crate) monitor: &'a dyn Monitor,
+pub(crate) use record::{DrillRecord, Grade, SealKey, Verdict};
+pub(crate) use sample::Seed;
+
+use crate::assembly::Assembly;
+use crate::config::{Config, DrillConfig, DrillCopy, GroupConfig, SampleSize};
+use crate::console::failure;
+use crate::error::{Attempt, Cause, Error};
+use crate::job::Task;
+use crate::journal::DrillKey;
+use crate::origin::{Origin, OriginArgs, Side};
+use crate::record::open_journal;
+use crate::vaults;
+use source::SourceDrill;
+
+/// What the exit code of damage is.
+const DAMAGE: u8 = 5;
+
+/// How a group is drilled.
+#[derive(Clone, Debug)]
+pub(crate) struct DrillOrder {
+    /// Which copy is restored.
+    pub(crate) from: DrillCopy,
+    /// Which vault; `None`: that of the group, or the only one.
+    pub(crate) vault: Option<String>,
+    /// How much.
+    pub(crate) sample: SampleSize,
+    /// The choice of a drill that is to be repeated; `None`: a fresh one.
+    pub(crate) seed: Option<Seed>,
+    /// The folder for the sandbox; `None`: as the group or the state has it.
+    pub(crate) folder: Option<PathBuf>,
 }
 
-/// What came out.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Findings {
-    /// Entries compared.
-    pub(crate) entries: u64,
-    /// Regular files among them.
-    pub(crate) files: u64,
-    /// Bytes of content compared.
-    pub(crate) bytes: u64,
-    /// Entries that changed in the source meanwhile.
-    pub(crate) changed: u64,
-    /// Entries that the point reports as problems.
-    pub(crate) problems: u64,
-    /// Differences, the first of them.
-    pub(crate) differences: Vec<String>,
-    /// How many there were.
-    pub(crate) difference_count: u64,
-}
-
-impl Findings {
-    fn differ(&mut self, path: &Path, what: &str) {
-        self.difference_count += 1;
-        if self.differences.len() < DIFFERENCES_LISTED {
-            self.differences.push(format!("{}: {what}", path.display()));
+impl DrillOrder {
+    /// Returns how a group is drilled when nothing else is asked for.
+    pub(crate) fn of(group: &GroupConfig) -> Self {
+        let usual = DrillConfig::default();
+        let config = group.drill.as_ref().unwrap_or(&usual);
+        Self {
+            from: config.from,
+            vault: None,
+            sample: config.sample,
+            seed: None,
+            folder: config.folder.clone(),
         }
+    }
+
+    /// Returns whether it restores the same copy, and as much of it: then its success counts as that of the group's own drill.
+    pub(crate) fn is_as_configured(&self, group: &GroupConfig) -> bool {
+        let own = Self::of(group);
+        let vault = self.vault.is_none() || self.vault == group.vault;
+        self.from == own.from && self.sample == own.sample && vault
+    }
+
+    /// Returns what the drill of a group is called in the journal.
+    pub(crate) fn name(&self, group: &GroupConfig) -> String {
+        match self.is_as_configured(group) {
+            true => Task::Drill(group.name.clone()).to_string(),
+            // Not the task that comes again: it would count as done.
+            false => self
+                .options(group)
+                .iter()
+                .fold(format!("drill {}", group.name), |name, word| format!("{name} {word}")),
+        }
+    }
+
+    /// Returns the words of the command that drills a group so.
+    pub(crate) fn words(&self, group: &GroupConfig) -> Vec<String> {
+        let mut words = vec!["drill".to_string(), group.name.clone()];
+        words.extend(self.options(group));
+        words.extend(self.seed.map(|seed| format!("--seed={seed}")));
+        words
+    }
+
+    fn options(&self, group: &GroupConfig) -> Vec<String> {
+        let own = Self::of(group);
+        let mut words = vec![format!("--from={}", self.from.word())];
+        words.extend(self.vault.as_ref().map(|vault| format!("--vault={vault}")));
+        if self.sample != own.sample {
+            words.push(format!("--sample={}", self.sample));
+        }
+        words
     }
 }
 
-/// Two names of what should be the same.
-struct Pair {
-    source: PathBuf,
-    restored: PathBuf,
-    // Of the folder above in the source: what vanished from there changed it.
-    parent_changed: bool,
+/// What came of the drill of a source.
+#[derive(Debug)]
+pub(crate) struct SourceResult {
+    /// The source.
+    pub(crate) source: String,
+    /// What was found, or why it could not be looked for.
+    pub(crate) result: Result<DrillRecord, Error>,
 }
 
-impl Comparison<'_> {
-    /// Compares everything at and below `source` with `restored`.
-    pub(crate) fn run(
-        &self,
-        source: &Path,
-        restored: &Path,
-        findings: &mut Findings,
-    ) -> storepool::Result<()> {
-        let mut links = HashMap::new();
-        let mut open = vec![Pair {
-            source: source.to_path_buf(),
-            restored: restored.to_path_buf(),
-            parent_changed: false,
-        }];
-        while let Some(pair) = open.pop() {
-            if self.monitor.cancelled() {
-                return Err(storepool::Error::Interrupted);
-            }
-            findings.entries += 1;
-            if self.problems.contains(&pair.source) {
-                findings.problems += 1;
-                continue;
-            }
-            let before = findings.bytes;
-            let outcome = self.compare(&pair, &mut links, &mut open, findings);
-            let bytes = findings.bytes - before;
-            self.monitor.event(Event::Done { items: 1, bytes });
-            let Some(difference) = outcome else { continue };
-            // Asked again: it may have changed while it was being compared.
-            match fs::symlink_metadata(&pair.source) {
-                Ok(now) if !self.changed_since(&now) => findings.differ(&pair.source, &difference),
-                Err(_) if !pair.parent_changed => findings.differ(&pair.source, &difference),
-                _ => findings.changed += 1,
-            }
-        }
-        Ok(())
+/// Drills all sources of a group and keeps the records.
+///
+/// # Errors
+/// The copy cannot be opened, or nothing can be restored from it now. What fails for one source stands in its result.
+pub(crate) fn run(
+    assembly: &Assembly,
+    config: &Config,
+    group: &GroupConfig,
+    order: &DrillOrder,
+) -> Result<Vec<SourceResult>, Error> {
+    let attempt = || format!("drill group \"{}\"", group.name);
+    let state = assembly.place.state();
+    let swept = sandbox::sweep(&state).attempt(attempt)?;
+    if swept > 0 {
+        tracing::info!(swept, "sandboxes of drills that were ended were removed");
     }
-
-    fn changed_since(&self, metadata: &Metadata) -> bool {
-        let changed =
-            metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
-        changed.saturating_add(CLOCK_TICK_NANOS) >= self.started.0
+    let key = SealKey::open(&state).attempt(attempt)?;
+    let (copy, origin) = open(assembly, config, group, order)?;
+    origin.allow_restore(assembly)?;
+    let seed = order.seed.unwrap_or_else(|| Seed::fresh(&SystemEntropy));
+    let mut results = Vec::new();
+    for source in &group.sources {
+        let name = source.name();
+        let drill =
+            SourceDrill { assembly, config, group, source: &name, order, seed, copy: &copy };
+        let result = drilled(&drill, &origin).and_then(|record| {
+            keep(assembly, config, &key, &record)
+                .attempt(|| format!("keep the record of the drill of {name}"))?;
+            Ok(record)
+        });
+        if let Err(Error { cause: Cause::Pool(storepool::Error::Interrupted), .. }) = &result {
+            return Err(Error {
+                attempt: String::new(),
+                cause: storepool::Error::Interrupted.into(),
+            });
+        }
+        results.push(SourceResult { source: name, result });
     }
-
-    // Returns what differs, if anything does.
-    fn compare(
-        &self,
-        pair: &Pair,
-        links: &mut HashMap<(u64, u64), (u64, u64)>,
-        open: &mut Vec<Pair>,
-        findings: &mut Findings,
-    ) -> Option<String> {
-        let Pair { source, restored, .. } = pair;
-        let own = match fs::symlink_metadata(source) {
-            Ok(own) => own,
-            Err(_) => return Some("it is not in the source any more".to_string()),
-        };
-        let Ok(copy) = fs::symlink_metadata(restored) else {
-            return Some("it was not recovered".to_string());
-        };
-        if own.file_type() != copy.file_type() {
-            return Some("it is of another kind".to_string());
-        }
-        if let Some(what) = different_metadata(&own, &copy) {
-            return Some(format!("its {what} differs"));
-        }
-        if attributes(source) != attributes(restored) {
-            return Some("its extended attributes differ".to_string());
-        }
-        if own.nlink() > 1 && !own.is_dir() {
-            let twin = links.entry((own.dev(), own.ino())).or_insert((copy.dev(), copy.ino()));
-            if *twin != (copy.dev(), copy.ino()) {
-                return Some("it is no hard link any more".to_string());
-            }
-        }
-        if own.is_dir() {
-            let left_out = self.left_out.iter().any(|folder| same_place(folder, &own));
-            if !left_out {
-                return self.compare_names(&own, pair, open);
-            }
-        } else if own.is_symlink() {
-            if fs::read_link(source).ok() != fs::read_link(restored).ok() {
-                return Some("it points elsewhere".to_string());
-            }
-        } else if own.is_file() {
-            findings.files += 1;
-            findings.bytes += own.len();
-            if own.len() != copy.len() || !same_content(source, restored).unwrap_or(false) {
-                return Some("its content differs".to_string());
-            }
-        }
-        None
-    }
-
-    fn compare_names(&self, own: &Metadata, pair: &Pair, open: &mut Vec<Pair>) -> Option<String> {
-        let (Ok(mine), Ok(theirs)) = (names(&pair.source), names(&pair.restored)) else {
-            return Some("it cannot be listed".to_string());
-        };
-        let parent_changed = self.changed_since(own);
-        open.extend(mine.union(&theirs).map(|name| Pair {
-            source: pair.source.join(name),
-            restored: pair.restored.join(name),
-            parent_changed,
-        }));
-        None
-    }
+    Ok(results)
 }
 
-fn names(folder: &Path) -> io::Result<BTreeSet<OsString>> {
-    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
-}
-
-fn same_place(folder: &Path, metadata: &Metadata) -> bool {
-    fs::metadata(folder)
-        .is_ok_and(|other| (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()))
-}
-
-fn different_metadata(own: &Metadata, copy: &Metadata) -> Option<&'static str> {
-    let root = rustix::process::geteuid().is_root();
-    let device = own.file_type().is_block_device() || own.file_type().is_char_device();
-    let checks = [
-        (own.mode() != copy.mode() && !own.is_symlink(), "mode"),
-        ((own.mtime(), own.mtime_nsec()) != (copy.mtime(), copy.mtime_nsec()), "time"),
-        // Others than root cannot give files away.
-        (root && own.uid() != copy.uid(), "owner"),
-        (root && own.gid() != copy.gid(), "group"),
-        (device && own.rdev() != copy.rdev(), "device number"),
-    ];
-    checks.into_iter().find_map(|(differs, what)| differs.then_some(what))
-}
-
-// Names and values, sorted; what cannot be read is the same on both sides.
-fn attributes(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut list = vec![0; ATTRIBUTES_LIMIT];
-    let Ok(length) = rustix::fs::llistxattr(path, list.as_mut_slice()) else { return Vec::new() };
-    let mut found: Vec<_> = list[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; ATTRIBUTES_LIMIT];
-            let length = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), value.as_mut_slice());
-            value.truncate(length.unwrap_or(0));
-            (name.to_vec(), value)
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-fn same_content(one: &Path, two: &Path) -> io::Result<bool> {
-    let (mut one, mut two) = (File::open(one)?, File::open(two)?);
-    let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
-    loop {
-        let length = fill(&mut one, &mut left)?;
-        if length != fill(&mut two, &mut right)? || left[..length] != right[..length] {
-            return Ok(false);
+fn open(
+    assembly: &Assembly,
+    config: &Config,
+    group: &GroupConfig,
+    order: &DrillOrder,
+) -> Result<(String, Origin), Error> {
+    match order.from {
+        DrillCopy::Pool => {
+            Ok(("pool".to_string(), OriginArgs::of(Side::Pool, None).open(assembly)?))
         }
-        if length < PIECE {
-            return Ok(true);
+        DrillCopy::Vault => {
+            let wanted = order.vault.as_deref().or(group.vault.as_deref());
+            let (name, _) = vaults::choose(config, wanted)?;
+            let origin = OriginArgs::of(Side::Vault, Some(name.to_string())).open(assembly)?;
+            Ok((format!("vault {name}"), origin))
         }
     }
 }
 
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+// Damage that keeps anything from being restored is a result, too.
+fn drilled(drill: &SourceDrill<'_>, origin: &Origin) -> Result<DrillRecord, Error> {
+    let attempt = || format!("drill {}", drill.source);
+    let point = drill.newest(origin).attempt(attempt)?;
+    let now = SystemClock::new().now();
+    match drill.run(origin, point, now) {
+        Err(error) if failure::code(&error.cause) == DAMAGE => {
+            let told = failure::explain(&error).message;
+            Ok(drill.hopeless(point, now, told))
         }
+        result => result,
     }
-    Ok(length)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use storepool::monitor::SilentMonitor;
-
-    fn tree() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for side in ["a", "b"] {
-            let root = folder.path().join(side);
-            fs::create_dir_all(root.join("sub")).unwrap();
-            fs::write(root.join("sub/file"), b"content").unwrap();
-            std::os::unix::fs::symlink("file", root.join("sub/link")).unwrap();
+// With the point, if the pool has it, and in the journal, since a point may go long before the next drill.
+fn keep(
+    assembly: &Assembly,
+    config: &Config,
+    key: &SealKey,
+    record: &DrillRecord,
+) -> Result<(), Cause> {
+    let journal = open_journal(assembly)?;
+    let verdict = match record.verdict {
+        Verdict::Proven => "proven",
+        Verdict::Damaged => "damaged",
+    };
+    let of = DrillKey { group: &record.group, source: &record.source, copy: &record.copy, verdict };
+    journal.drilled(&of, &key.seal(record), record.time())?;
+    // A pool that is lost is no reason not to have proven the vault.
+    let pool = match assembly.open_configured(config) {
+        Ok(pool) => pool,
+        Err(error) if record.copy != "pool" => {
+            tracing::warn!(error = %error.cause.chain(), "the record is not kept with its point");
+            return Ok(());
         }
-        equal_times(folder.path());
-        folder
+        Err(error) => return Err(error.cause),
+    };
+    let is_it = |point: &&Point| point.id.to_string() == record.point;
+    // Read again: people may have noted something meanwhile.
+    if let Some(point) = pool.points()?.iter().find(is_it) {
+        pool.set_notes(point.id, &key.with(&point.notes, record))?;
     }
-
-    fn equal_times(folder: &Path) {
-        for name in ["sub/file", "sub", ""] {
-            for side in ["a", "b"] {
-                let file = File::open(folder.join(side).join(name)).unwrap();
-                file.set_modified(std::time::UNIX_EPOCH).unwrap();
-            }
-        }
-        let time = rustix::fs::Timestamps {
-            last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
-            last_modification: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
-        };
-        for side in ["a", "b"] {
-            let link = folder.join(side).join("sub/link");
-            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::utimensat(rustix::fs::CWD, &link, &time, flags).unwrap();
-        }
-    }
-
-    fn compare(folder: &Path, started: i64) -> Findings {
-        let mut findings = Findings::default();
-        let comparison = Comparison {
-            started: Timestamp(started),
-            left_out: &[],
-            problems: &BTreeSet::new(),
-            monitor: &SilentMonitor,
-        };
-        comparison.run(&folder.join("a"), &folder.join("b"), &mut findings).unwrap();
-        findings
-    }
-
-    #[test]
-    fn equal_trees_are_equal_and_each_difference_is_found() {
-        let folder = tree();
-        let findings = compare(folder.path(), i64::MAX);
-        assert_eq!((findings.difference_count, findings.files, findings.bytes), (0, 1, 7));
-
-        let changes: [fn(&Path); 4] = [
-            |root| fs::write(root.join("sub/file"), b"Content").unwrap(),
-            |root| fs::remove_file(root.join("sub/link")).unwrap(),
-            |root| fs::write(root.join("sub/more"), b"").unwrap(),
-            |root| {
-                fs::set_permissions(root.join("sub/file"), fs::Permissions::from_mode(0o600))
-                    .unwrap();
-            },
-        ];
-        for (number, change) in changes.iter().enumerate() {
-            let folder = tree();
-            fs::set_permissions(
-                folder.path().join("a/sub/file"),
-                fs::Permissions::from_mode(0o644),
-            )
-            .unwrap();
-            fs::set_permissions(
-                folder.path().join("b/sub/file"),
-                fs::Permissions::from_mode(0o644),
-            )
-            .unwrap();
-            change(&folder.path().join("b"));
-            for name in ["sub/file", "sub"] {
-                let file = File::open(folder.path().join("b").join(name)).unwrap();
-                file.set_modified(std::time::UNIX_EPOCH).unwrap();
-            }
-
-            let findings = compare(folder.path(), i64::MAX);
-
-            assert_eq!(findings.difference_count, 1, "{number}: {:?}", findings.differences);
-        }
-    }
-
-    #[test]
-    fn what_changed_after_the_point_is_no_difference() {
-        let folder = tree();
-        fs::write(folder.path().join("a/sub/file"), b"changed").unwrap();
-
-        let findings = compare(folder.path(), 0);
-
-        assert_eq!(findings.difference_count, 0);
-        assert!(findings.changed >= 1);
-    }
+    Ok(())
 }

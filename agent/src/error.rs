@@ -108,6 +108,33 @@ pub(crate) enum Cause {
         /// The exit code that tells most about them.
         code: u8,
     },
+    /// Sources of a group could not be drilled.
+    #[error("{failed} of {all} sources could not be drilled: {first}")]
+    Drills {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// The first, and why.
+        first: String,
+        /// What helps.
+        hint: Option<String>,
+        /// The exit code that tells most about them.
+        code: u8,
+    },
+    /// The disk of a sandbox has no room for what is restored.
+    #[error(
+        "there is no room for the drill in {}: {needed} bytes are needed, {room} can be written without touching the reserve",
+        path.display()
+    )]
+    NoRoomForDrill {
+        /// The sandbox.
+        path: PathBuf,
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        room: u64,
+    },
     /// A way by which alerts are told failed.
     #[error(transparent)]
     Courier(#[from] CourierError),

@@ -5,6 +5,7 @@
 //! aside and begun anew.
 
 mod alert;
+mod drill;
 mod job;
 mod memory;
 #[cfg(test)]
@@ -18,14 +19,17 @@ use storepool::lock::{HeldLock, Locks};
 use storepool::sqlite::{Database, Migration};
 
 pub(crate) use alert::{Alert, AlertDraft, Raised};
+pub(crate) use drill::DrillKey;
 pub(crate) use job::{Ending, Job, JobId, JobState, NewJob, Reason};
 pub(crate) use memory::{Fullness, OwedHook, TaskMemory};
 
 use crate::error::Cause;
 
 /// The schema, step by step.
-const MIGRATIONS: &[Migration] =
-    &[Migration { sql: include_str!("../../migrations/agent/0001_journal.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { sql: include_str!("../../migrations/agent/0001_journal.sql") },
+    Migration { sql: include_str!("../../migrations/agent/0002_drill.sql") },
+];
 /// The name of the database in the folder of the state.
 const DATABASE: &str = "agent.db";
 

@@ -7,6 +7,7 @@ mod adoption;
 mod assembly;
 mod bandwidth;
 mod cli;
+mod comparison;
 mod config;
 mod console;
 mod contents;
@@ -32,6 +33,7 @@ mod process;
 mod record;
 mod schedule;
 mod scheduler;
+mod scratch;
 mod selection;
 mod signals;
 #[cfg(test)]

@@ -34,6 +34,12 @@ pub(crate) fn text(status: &Status, journal: &Journal) -> Result<String, Cause> 
                 let help = "Bytes of the newest point of a source.";
                 page.gauge("keepwell_source_bytes", help, &labels, bytes as f64);
             }
+            for proof in &source.proofs {
+                let Some(seconds) = proof.proven_seconds else { continue };
+                let help = "When a drill proved the last time that a copy can be restored.";
+                let labels = [labels[0], labels[1], ("copy", proof.copy.as_str())];
+                page.gauge("keepwell_proven_timestamp_seconds", help, &labels, seconds as f64);
+            }
             let ages = [("disk", source.newest_age_seconds), ("vault", source.vault_age_seconds)];
             for (copy, age) in ages {
                 let Some(age) = age else { continue };
@@ -43,7 +49,10 @@ pub(crate) fn text(status: &Status, journal: &Journal) -> Result<String, Cause> 
             }
         }
     }
-    let tasks = status.groups.iter().flat_map(|group| [Some(&group.backup), group.sync.as_ref()]);
+    let tasks = status
+        .groups
+        .iter()
+        .flat_map(|group| [Some(&group.backup), group.sync.as_ref(), group.drill.as_ref()]);
     for task in tasks.flatten().chain(&status.maintenance) {
         page.task(task);
     }

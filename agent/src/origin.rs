@@ -23,6 +23,7 @@ use crate::selection::{Selection, select};
 use crate::subscription::{Work, allow_local};
 use crate::vaults::{self, Engine};
 use crate::workload::WorkloadError;
+use crate::workload::postgres::wal_tree::WAL_WORKLOAD;
 
 /// Points of one set begin within this time.
 const SET_SPAN: Duration = Duration::from_secs(7 * 86_400);
@@ -65,6 +66,11 @@ struct VaultCopy {
 }
 
 impl OriginArgs {
+    /// Returns the options that choose this copy.
+    pub(crate) fn of(from: Side, vault: Option<String>) -> Self {
+        Self { from, vault }
+    }
+
     /// Returns the word of the copy that was chosen.
     pub(crate) fn word(&self) -> &'static str {
         match self.from {
@@ -195,6 +201,28 @@ impl Origin {
                 .into());
         }
         Ok(members.into_iter().map(|member| member.id).collect())
+    }
+
+    /// Returns the points with WAL of the cluster that `base` is a point of, the newest first.
+    ///
+    /// # Errors
+    /// [`storepool::Error::PointNotFound`] if one was replaced meanwhile: then this copy has to be opened anew.
+    pub(crate) fn wal_of(&self, base: &Point) -> Result<Vec<(PointId, Manifest)>, Cause> {
+        let source = format!("{} WAL", base.source);
+        let own = |point: &&Point| {
+            point.workload == WAL_WORKLOAD
+                && (&point.host, &point.group, &point.source) == (&base.host, &base.group, &source)
+        };
+        let mut wal = Vec::new();
+        for point in self.points.iter().rev().filter(own) {
+            match self.manifest(point.id) {
+                Err(Cause::Pool(error)) if error.is_damage() => {
+                    tracing::warn!(point = %point.id, %error, "damaged WAL is left out");
+                }
+                manifest => wal.push((point.id, manifest?)),
+            }
+        }
+        Ok(wal)
     }
 
     /// Returns the fact that a point was not found, as this copy tells it.

@@ -59,6 +59,10 @@ impl Scheduler {
             if let (Some(_), SyncWhen::At(schedule)) = (&group.vault, &group.sync) {
                 add(Task::Sync(group.name.clone()), schedule, &group.zone, group.jitter)?;
             }
+            let drill = group.drill.as_ref().and_then(|drill| drill.schedule.as_ref());
+            if let Some(schedule) = drill {
+                add(Task::Drill(group.name.clone()), schedule, &group.zone, group.jitter)?;
+            }
         }
         for (vault, upkeep, maintenance) in config.upkeep() {
             if let Some(schedule) = &maintenance.routine(upkeep).schedule {

@@ -1,6 +1,8 @@
 //! Whether all is well: what is protected, where the copies are and how old, what is wrong, and which command mends it. Local and quick: no vault
 //! is asked.
 
+mod proofs;
+
 use std::collections::BTreeMap;
 
 use cloudsync::standing::Policy;
@@ -15,6 +17,7 @@ use crate::config::{AlertLevel, Config, GroupConfig, SourceConfig, SyncWhen};
 use crate::console::units::{between, counted, duration, rfc3339};
 use crate::daemon::{forecast, patience};
 use crate::documents::AlertDocument;
+use crate::drill::SealKey;
 use crate::error::{Attempt, Cause, Error};
 use crate::job::Task;
 use crate::journal::{Journal, TaskMemory};
@@ -63,6 +66,8 @@ pub(crate) struct GroupStatus {
     pub(crate) backup: TaskStatus,
     /// Copying them.
     pub(crate) sync: Option<TaskStatus>,
+    /// Proving that they can be restored.
+    pub(crate) drill: Option<TaskStatus>,
 }
 
 /// A data source.
@@ -94,6 +99,31 @@ pub(crate) struct SourceStatus {
     pub(crate) rpo_seconds: Option<u64>,
     /// Its log comes to the pool by itself, between points.
     pub(crate) has_log: bool,
+    /// When each copy was proven by a drill.
+    pub(crate) proofs: Vec<ProofStatus>,
+}
+
+/// What drills of a source have shown of one copy.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+pub(crate) struct ProofStatus {
+    /// `pool`, or `vault` and its name.
+    pub(crate) copy: String,
+    /// When a drill succeeded the last time.
+    pub(crate) proven: Option<String>,
+    /// The same in seconds since 1970.
+    pub(crate) proven_seconds: Option<i64>,
+    /// `compared`, or `working` if the restored service was started or opened and checked itself.
+    pub(crate) grade: Option<&'static str>,
+    /// The point that it restored.
+    pub(crate) point: Option<String>,
+    /// Whether it restored all of it.
+    pub(crate) whole: Option<bool>,
+    /// How long it took until everything wanted was back.
+    pub(crate) recovery_seconds: Option<f64>,
+    /// When a drill failed since then.
+    pub(crate) failed: Option<String>,
+    /// What it found.
+    pub(crate) difference: Option<String>,
 }
 
 /// A task that comes again.
@@ -161,7 +191,8 @@ pub(crate) fn of(
     daemon: bool,
 ) -> Result<Status, Error> {
     let attempt = || "look at the status".to_string();
-    let mut look = Look { config, journal, now, findings: Vec::new() };
+    let mut look = Look { config, journal, now, findings: Vec::new(), key: None };
+    look.key = look.seal_key(place);
     let (points, pool) = look.pool();
     let mut groups = Vec::new();
     for group in config.groups.values() {
@@ -178,8 +209,10 @@ pub(crate) fn of(
     for alert in &alerts {
         let known = look.findings.iter().any(|finding| finding.what == alert.message);
         // An alert about lateness says what the finding above it says.
-        let said =
-            alert.key.starts_with("late ") || known || alert.level == AlertLevel::Information;
+        // So does the finding about a record that the drill has left.
+        let said = ["late ", "damage drill "].iter().any(|kind| alert.key.starts_with(kind))
+            || known
+            || alert.level == AlertLevel::Information;
         if !said && alert.acknowledged.is_none() {
             look.finding(
                 alert.level,
@@ -209,6 +242,7 @@ struct Look<'a> {
     journal: &'a Journal,
     now: Timestamp,
     findings: Vec<Finding>,
+    key: Option<SealKey>,
 }
 
 impl Look<'_> {
@@ -311,6 +345,11 @@ impl Look<'_> {
             true => Some(self.task(&sync_task)?),
             false => None,
         };
+        let drill = match &group.drill {
+            Some(_) => Some(self.task(&Task::Drill(group.name.clone()))?),
+            None => None,
+        };
+        let drilled = self.journal.drills(&group.name)?;
         let mut newest: BTreeMap<&str, Vec<&Point>> = BTreeMap::new();
         for point in points.iter().filter(|point| point.group == group.name) {
             newest.entry(point.source.as_str()).or_default().push(point);
@@ -324,6 +363,7 @@ impl Look<'_> {
                 let pushed = newest.get(log.as_str()).and_then(|log| log.last()).copied();
                 self.add_log(&mut status, group, series, pushed);
             }
+            status.proofs = self.proofs(group, &name, &drilled, series);
             if status.points == 0 && !group.paused {
                 let what = format!("{name} in group \"{}\" has no point yet", group.name);
                 let hint = format!("run \"keepwell backup {}\"", group.name);
@@ -346,6 +386,7 @@ impl Look<'_> {
             sources,
             backup,
             sync,
+            drill,
         })
     }
 
@@ -376,6 +417,7 @@ impl Look<'_> {
             recoverable_until: newest.map(|point| rfc3339(point.started)),
             rpo_seconds: age(newest),
             has_log: false,
+            proofs: Vec::new(),
         }
     }
 

@@ -19,6 +19,19 @@ CREATE TABLE alert (
 
 CREATE UNIQUE INDEX alert_active ON alert (key) WHERE resolved IS NULL;
 
+CREATE TABLE drill (
+    group_name TEXT NOT NULL,
+    source TEXT NOT NULL,
+    -- "pool", "vault main"
+    copy TEXT NOT NULL,
+    -- proven, damaged
+    verdict TEXT NOT NULL,
+    drilled INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    seal TEXT NOT NULL,
+    PRIMARY KEY (group_name, source, copy, verdict)
+) STRICT;
+
 CREATE TABLE fullness (
     day INTEGER PRIMARY KEY,
     used_bytes INTEGER NOT NULL,

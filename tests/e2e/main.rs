@@ -9,6 +9,8 @@ mod daemon;
 mod daemon_work;
 mod damage;
 mod discover;
+mod drill;
+mod drill_databases;
 mod excludes;
 mod exit_codes;
 mod first_backup;

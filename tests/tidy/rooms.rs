@@ -30,6 +30,7 @@ fn sqlite_is_named_only_behind_its_door() {
         "cloudsync/src/ledger.rs",
         "agent/src/journal.rs",
         "agent/src/journal/alert.rs",
+        "agent/src/journal/drill.rs",
         "agent/src/journal/job.rs",
         "agent/src/journal/memory.rs",
         // Foreign databases, which are sources and not ours.

@@ -188,9 +188,18 @@ struct Settings {
     /// Raise an alert after so long without a new point
     #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     alert_after: Option<Duration>,
+    /// Prove at these times that points can be restored: "monthly 1st Sun", "weekly Sun 05:00", or never
+    #[arg(long, value_name = "SCHEDULE")]
+    drill: Option<String>,
+    /// Which copy drills restore: pool or vault
+    #[arg(long, value_name = "COPY")]
+    drill_from: Option<String>,
+    /// How much of each source drills restore: a size such as 1GiB, or all
+    #[arg(long, value_name = "SIZE")]
+    drill_sample: Option<String>,
 }
 
-const UNSETTABLE: [&str; 18] = [
+const UNSETTABLE: [&str; 24] = [
     "schedule",
     "timezone",
     "jitter",
@@ -209,6 +218,12 @@ const UNSETTABLE: [&str; 18] = [
     "retention.within",
     "retention.last",
     "retention.tags",
+    "drill",
+    "drill.schedule",
+    "drill.from",
+    "drill.sample",
+    "drill.in",
+    "drill.alert_after",
 ];
 
 fn known_key(text: &str) -> Result<&'static str, String> {
@@ -227,7 +242,7 @@ fn count_value(count: Count) -> Value {
 impl Settings {
     fn changes(self) -> Vec<GroupChange> {
         let duration = |length: Duration| Value::from(crate::duration::text(length));
-        let changes: [(&'static str, Option<Value>); 17] = [
+        let changes: [(&'static str, Option<Value>); 20] = [
             ("schedule", self.schedule.map(Value::from)),
             ("timezone", self.timezone.map(Value::from)),
             ("jitter", self.jitter.map(duration)),
@@ -245,6 +260,9 @@ impl Settings {
             ("hooks.on_error", self.on_error.map(Value::from)),
             ("hooks.timeout", self.hook_timeout.map(duration)),
             ("hooks.user", self.hook_user.map(Value::from)),
+            ("drill.schedule", self.drill.map(Value::from)),
+            ("drill.from", self.drill_from.map(Value::from)),
+            ("drill.sample", self.drill_sample.map(Value::from)),
         ];
         let mut changes: Vec<GroupChange> =
             changes.into_iter().filter(|(_, value)| value.is_some()).collect();

@@ -13,6 +13,7 @@ mod decision;
 mod diff;
 mod discover;
 mod doctor;
+mod drill;
 mod dump;
 mod entry;
 mod find;
@@ -146,6 +147,7 @@ enum Command {
     Forget(forget::Forget),
     Prune(prune::Prune),
     Check(check::Check),
+    Drill(drill::Drill),
     Repair(repair::Repair),
     Stats(stats::Stats),
     Pool(pool::Pool),
@@ -229,6 +231,7 @@ fn run(cli: Cli, console: &Console) -> Result<Outcome, Error> {
         Command::Forget(args) => args.run(&assembly("forget")?),
         Command::Prune(args) => args.run(&assembly("prune")?),
         Command::Check(args) => args.run(&assembly("check")?),
+        Command::Drill(args) => args.run(&assembly("drill")?),
         Command::Repair(args) => args.run(&assembly("repair")?),
         Command::Stats(args) => args.run(&assembly("stats")?),
         Command::Pool(args) => args.run(&assembly("pool")?),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,15 +27,16 @@ use super::group;
 use super::recover::only_server;
 use super::vault::{create_vault, enter, label_of_host};
 use crate::assembly::Assembly;
+use crate::comparison::{Comparison, Findings};
 use crate::config::{self, Config, GroupChange, GroupConfig, SourceConfig};
 use crate::console::units::{count, counted, duration, size};
-use crate::drill::{Comparison, Findings};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::examination::before_pool;
 use crate::job::Task;
 use crate::journal::Reason;
 use crate::process::host_name;
 use crate::record::{Record, open_journal};
+use crate::scratch;
 use crate::vaults::{self, Engine, OwnVault, VaultFiles};
 
 /// The name of the vault that is made.
@@ -443,31 +443,12 @@ fn drill(
     Ok(drilled)
 }
 
-// Folders of a restored tree may be closed to their owner.
 fn remove_scratch(scratch: &Path) -> Result<(), Cause> {
-    let failed = |cause| Cause::Io { action: "remove", path: scratch.to_path_buf(), cause };
-    match fs::remove_dir_all(scratch) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            open_folders(scratch);
-            fs::remove_dir_all(scratch).map_err(failed)
-        }
-        removed => removed.map_err(failed),
-    }
-}
-
-fn open_folders(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        open.extend(
-            entries
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|entry| entry.path()),
-        );
-    }
+    scratch::remove(scratch).map_err(|cause| Cause::Io {
+        action: "remove",
+        path: scratch.to_path_buf(),
+        cause,
+    })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the report is about all of them")]

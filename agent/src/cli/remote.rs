@@ -81,6 +81,29 @@ pub(super) fn upkeep(
     follow(assembly, client, &answer, &task.to_string(), detach)
 }
 
+/// Has the daemon drill groups, each as its document says.
+pub(super) fn drill(
+    assembly: &Assembly,
+    client: &Client,
+    groups: &[(&str, Value)],
+    detach: bool,
+) -> Result<Outcome, Error> {
+    let mut jobs = Vec::new();
+    for (name, wanted) in groups {
+        let answer = client.ask("POST", &format!("/v1/groups/{name}/drills"), Some(wanted));
+        let answer = answer.attempt(|| format!("have the daemon drill group \"{name}\""))?;
+        jobs.push(answer["job"].as_i64().unwrap_or_default());
+    }
+    if detach {
+        assembly.console.document(&json!({ "jobs": jobs }));
+        for ((name, _), job) in groups.iter().zip(&jobs) {
+            assembly.console.note(format!("job {job} drills \"{name}\""));
+        }
+        return Ok(Outcome::Done);
+    }
+    follow_all(assembly, client, &jobs)
+}
+
 /// Has the daemon restore; `None` if it may not write there, and the command has to do it itself.
 pub(super) fn restore(
     assembly: &Assembly,
@@ -258,6 +281,14 @@ fn outcome_line(task: &str, summary: &Value) -> Option<String> {
         "forget" => {
             let (gone, kept) = (number("removed")?, number("kept")?);
             Some(format!("{task}: {} forgotten, {kept} kept", counted(gone, "point")))
+        }
+        "drill" => {
+            let (proven, damaged) = (number("proven")?, number("damaged")?);
+            let others = [(damaged, "not as it should be"), (number("failed")?, "not drilled")];
+            let others = others.iter().filter(|(count, _)| *count > 0);
+            let others = others.map(|(count, what)| format!(", {count} {what}"));
+            let proven = counted(proven, "source");
+            Some(format!("{task}: {proven} proven{}", others.collect::<String>()))
         }
         "restore" => {
             let targets: Vec<_> =

@@ -8,7 +8,6 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use storepool::catalog::Point;
 use storepool::clock::Timestamp;
-use storepool::id::PointId;
 use storepool::manifest::Manifest;
 
 use super::restore_mariadb;
@@ -21,7 +20,6 @@ use crate::workload::mariadb::WORKLOAD as MARIADB;
 use crate::workload::postgres::base::BaseDetail;
 use crate::workload::postgres::recovery::{ClusterOrder, RestoredCluster, WalPoint, restore};
 use crate::workload::postgres::route::Target;
-use crate::workload::postgres::wal_tree::WAL_WORKLOAD;
 use crate::workload::postgres::{PostgresDetail, WORKLOAD as POSTGRES};
 
 /// The kinds whose points become data directories.
@@ -80,7 +78,7 @@ pub(super) fn run(
         let origin = open()?;
         origin.allow_restore(assembly)?;
         let base = choose_base(&origin, order.point, target).attempt(attempt)?;
-        match wal_of(&origin, &base.point) {
+        match origin.wal_of(&base.point) {
             // A push replaced it in between.
             Err(Cause::Pool(storepool::Error::PointNotFound { .. })) if looks < LOOKS_MOST => {
                 looks += 1;
@@ -221,25 +219,6 @@ fn base_of(point: Point, manifest: Manifest) -> Result<Option<Base>, Cause> {
 
 fn no_base() -> Cause {
     Cause::Usage("the point has dumps only, no base of the whole cluster".to_string())
-}
-
-// The points with WAL of the same cluster, the newest first.
-fn wal_of(origin: &Origin, base: &Point) -> Result<Vec<(PointId, Manifest)>, Cause> {
-    let source = format!("{} WAL", base.source);
-    let own = |point: &&Point| {
-        point.workload == WAL_WORKLOAD
-            && (&point.host, &point.group, &point.source) == (&base.host, &base.group, &source)
-    };
-    let mut wal = Vec::new();
-    for point in origin.points().iter().rev().filter(own) {
-        match origin.manifest(point.id) {
-            Err(Cause::Pool(error)) if error.is_damage() => {
-                tracing::warn!(point = %point.id, %error, "damaged WAL is left out");
-            }
-            manifest => wal.push((point.id, manifest?)),
-        }
-    }
-    Ok(wal)
 }
 
 fn target(text: &str) -> Result<Target, String> {

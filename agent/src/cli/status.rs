@@ -9,7 +9,7 @@ use crate::console::units::{counted, duration, size};
 use crate::control::client::Client;
 use crate::error::{Attempt, Error, Outcome};
 use crate::record::open_journal;
-use crate::status::{self, GroupStatus, Status as State};
+use crate::status::{self, GroupStatus, ProofStatus, Status as State};
 
 /// Say whether everything is protected: exit code 0 only if all is well
 ///
@@ -48,9 +48,28 @@ fn age(seconds: Option<u64>) -> String {
     }
 }
 
+// The day on which each copy was proven the last time.
+fn proven(proofs: &[ProofStatus]) -> String {
+    let text = |proof: &ProofStatus| {
+        let day = proof.proven.as_deref().and_then(|time| time.get(..10));
+        let what = match (&proof.failed, day) {
+            (Some(_), _) => "FAILED",
+            (None, day) => day.unwrap_or("never"),
+        };
+        format!("{what} ({})", proof.copy)
+    };
+    match proofs {
+        [] => "never".to_string(),
+        proofs => proofs.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn tell(assembly: &Assembly, state: &State, explain: bool) {
     let console = &assembly.console;
     console.note(if state.well { "all is well" } else { "NOT all is well" });
+    let drills = state.groups.iter().any(|group| {
+        group.drill.is_some() || group.sources.iter().any(|source| !source.proofs.is_empty())
+    });
     let mut table = Table::new(&[
         ("Group", Align::Left),
         ("Source", Align::Left),
@@ -58,6 +77,7 @@ fn tell(assembly: &Assembly, state: &State, explain: bool) {
         ("Points", Align::Right),
         ("On disk", Align::Left),
         ("In the vault", Align::Left),
+        ("Proven on", Align::Left),
         ("", Align::Left),
     ]);
     for group in &state.groups {
@@ -73,6 +93,7 @@ fn tell(assembly: &Assembly, state: &State, explain: bool) {
                 source.points.to_string(),
                 age(source.newest_age_seconds),
                 vault,
+                if drills { proven(&source.proofs) } else { String::new() },
                 if group.paused { "paused".to_string() } else { String::new() },
             ]);
         }
@@ -117,7 +138,7 @@ fn tell_group(assembly: &Assembly, group: &GroupStatus) {
     let schedule = group.schedule.as_deref().unwrap_or("by hand");
     let next = group.next_run.as_deref().unwrap_or("not by itself");
     console.note(format!("group \"{}\": {schedule}, next run {next}", group.group));
-    for task in std::iter::once(&group.backup).chain(&group.sync) {
+    for task in std::iter::once(&group.backup).chain(&group.sync).chain(&group.drill) {
         let last = task.last_success.as_deref().unwrap_or("never");
         let failures = match task.failures {
             0 => String::new(),

@@ -127,6 +127,9 @@ fn group(config: &GroupConfig) -> Table {
     if let Some(after) = config.alert_after {
         table.insert("alert_after", duration(after));
     }
+    if let Some(drill) = &config.drill {
+        table.insert("drill", value(drill.shown()));
+    }
     table
 }
 
@@ -297,6 +300,7 @@ mod tests {
                     [vault.main.maintenance]\nprune = \"never\"\ncheck_read = \"2%\"\ncheck_alert_after = \"60d\"\n\
                     [group.web]\nsources = [{ files = [\"/srv\"], exclude = [\"*.tmp\"] }]\nschedule = \"daily 02:00\"\n\
                     timezone = \"Europe/Berlin\"\nvault = \"main\"\nsync = \"weekly Sun 03:00\"\n\
+                    drill = { schedule = \"monthly 1st Sun 06:00\", from = \"vault\", sample = \"2G\", in = \"/d\", alert_after = \"70d\" }\n\
                     [maintenance]\nforget = \"daily 01:00\"\ntimezone = \"UTC\"\n\
                     [daemon]\nslots = 3\nmemory = \"512M\"\n\
                     [security]\nenabled = false\n";

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use storepool::space::parse_size;
 use toml_edit::Value;
 
+use super::drill::DrillConfig;
 use super::reader::Section;
 use super::source::SourceConfig;
 use super::{ConfigError, VaultConfig, is_vault_name, retention};
@@ -43,6 +44,8 @@ pub(crate) struct GroupConfig {
     pub(crate) hooks: HooksConfig,
     /// Without a new point for so long there is an alert; `None`: twice the longest pause of the schedule.
     pub(crate) alert_after: Option<Duration>,
+    /// How it is proven that its points can be restored; `None`: only by hand.
+    pub(crate) drill: Option<DrillConfig>,
 }
 
 /// When the points of a group are copied to the vault.
@@ -103,6 +106,7 @@ impl GroupConfig {
             "consistent",
             "hooks",
             "alert_after",
+            "drill",
         ])?;
         let schedule = match section.text("schedule", "a schedule such as \"daily 02:00\"")? {
             Some("never") | None => None,
@@ -121,6 +125,7 @@ impl GroupConfig {
             paused: section.flag("paused")?,
             retention: retention::read(section, "retention")?,
             sync: sync_of(section, vault.is_some())?,
+            drill: DrillConfig::read(section, vault.is_some())?,
             vault,
             consistent: section.flag("consistent")?,
             hooks: HooksConfig::read(section)?,

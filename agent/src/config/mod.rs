@@ -7,6 +7,7 @@ mod alerts;
 mod azure_table;
 mod command;
 mod daemon;
+mod drill;
 mod edit;
 mod effective;
 mod group;
@@ -40,6 +41,7 @@ pub(crate) use alerts::{
 pub(crate) use azure_table::{AzureTableConfig, is_endpoint, is_table};
 pub(crate) use command::{CommandConfig, is_parameter};
 pub(crate) use daemon::{DaemonConfig, IoClass};
+pub(crate) use drill::{DrillConfig, DrillCopy, SampleSize};
 pub(crate) use edit::{
     GroupChange, new_file, read, with_group, with_pool_path, with_vault, without_group, write,
 };

@@ -107,6 +107,11 @@ fn advise(cause: &Cause) -> (u8, Option<String>) {
             (FAILED, hint("run \"keepwell jobs\" to see what became of the job"))
         }
         Cause::Sources { code, .. } => (*code, None),
+        Cause::Drills { code, hint, .. } => (*code, hint.clone()),
+        Cause::NoRoomForDrill { .. } => (
+            NO_SPACE,
+            hint("take a smaller --sample, or name a folder on another disk with --in DIR"),
+        ),
         Cause::Workload(error) => {
             (if error.refused { REFUSED } else { FAILED }, error.hint.clone())
         }

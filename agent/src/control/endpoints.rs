@@ -27,8 +27,8 @@ use description::openapi;
 use jobs::{Jobs, cancel_job, follow_job, list_jobs, show_job};
 use state::{Health, Plan, health, plan, show_metrics, show_status};
 use work::{
-    Accepted, NewPoints, NewRestore, NewUpkeep, maintain, maintain_vault, make_copies, make_points,
-    restore,
+    Accepted, NewDrill, NewPoints, NewRestore, NewUpkeep, drill, maintain, maintain_vault,
+    make_copies, make_points, restore,
 };
 
 type Shared = State<Arc<Office>>;
@@ -120,6 +120,15 @@ const ENDPOINTS: &[Endpoint] = &[
         || post(make_copies),
         202,
     )
+    .gives(|| schema_for!(Accepted)),
+    endpoint(
+        "post",
+        "/v1/groups/{name}/drills",
+        "Prove now that the points of a group can be restored, as configured or as the body says",
+        || post(drill),
+        202,
+    )
+    .takes(|| schema_for!(NewDrill))
     .gives(|| schema_for!(Accepted)),
     endpoint(
         "post",

@@ -80,7 +80,9 @@ pub(super) fn after(
         Some(DAMAGE) => (damage, AlertLevel::Critical),
         Some(NO_SPACE) => (full, AlertLevel::Critical),
         // A vault that is away is a matter of days; points in the pool are made meanwhile.
-        _ if matches!(task, Task::Sync(_) | Task::Vault(..)) => (failed, AlertLevel::Warning),
+        _ if matches!(task, Task::Sync(_) | Task::Vault(..) | Task::Drill(_)) => {
+            (failed, AlertLevel::Warning)
+        }
         _ if failures > config.daemon.retries => (failed, AlertLevel::Critical),
         _ => (failed, AlertLevel::Warning),
     };
@@ -125,6 +127,12 @@ pub(crate) fn patience(config: &Config, task: &Task, now: Timestamp) -> Option<D
             };
             Some(own.max(SYNC_LATE_LEAST))
         }
+        Task::Drill(group) => {
+            let group = of(group)?;
+            let drill = group.drill.as_ref()?;
+            let usual = drill.schedule.as_ref()?.longest_gap(now, &group.zone) * 2;
+            Some(drill.alert_after.unwrap_or(usual).max(DAY))
+        }
         Task::Pool(upkeep) => routine(config.maintenance.routine(*upkeep)),
         Task::Vault(upkeep, vault) => {
             routine(config.vaults.get(vault)?.maintenance.routine(*upkeep))
@@ -164,7 +172,7 @@ pub(super) fn late(
                     if elapsed > DAY * 7 { AlertLevel::Critical } else { AlertLevel::Warning };
                 (level, format!("group \"{group}\" has no new second copy"))
             }
-            Task::Pool(_) | Task::Vault(..) => {
+            Task::Pool(_) | Task::Vault(..) | Task::Drill(_) => {
                 (AlertLevel::Warning, format!("\"{task}\" has not succeeded"))
             }
         };

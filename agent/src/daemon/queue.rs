@@ -43,6 +43,7 @@ impl Wish {
         let words: Vec<String> = match &task {
             Task::Backup(group) => vec!["backup".into(), group.clone()],
             Task::Sync(group) => vec!["sync".into(), group.clone()],
+            Task::Drill(group) => vec!["drill".into(), group.clone()],
             Task::Pool(upkeep) => upkeep_words(*upkeep, None, &config.maintenance),
             Task::Vault(upkeep, name) => {
                 // Of a vault that is gone from the configuration only the command itself can say so.
@@ -91,7 +92,7 @@ pub(super) fn rank(wish: &Wish) -> u8 {
         (_, Some(Task::Backup(_))) => 2,
         (_, Some(Task::Sync(_))) => 3,
         (_, Some(Task::Pool(Upkeep::Forget) | Task::Vault(Upkeep::Forget, _))) => 4,
-        (_, Some(Task::Pool(_) | Task::Vault(..))) => 5,
+        (_, Some(Task::Pool(_) | Task::Vault(..) | Task::Drill(_))) => 5,
     }
 }
 
@@ -100,7 +101,8 @@ pub(super) fn vault_of<'a>(config: &'a Config, wish: &'a Wish) -> Option<&'a str
     match wish.task.as_ref()? {
         Task::Sync(group) => config.groups.get(group)?.vault.as_deref(),
         Task::Vault(_, vault) => Some(vault),
-        Task::Backup(_) | Task::Pool(_) => None,
+        // A drill only reads.
+        Task::Backup(_) | Task::Pool(_) | Task::Drill(_) => None,
     }
 }
 
@@ -110,8 +112,13 @@ pub(super) fn excludes(config: &Config, running: &Wish, wish: &Wish) -> bool {
     let same_vault = vault.is_some() && vault == vault_of(config, wish);
     let (Some(running), Some(wish)) = (&running.task, &wish.task) else { return false };
     let is_upkeep = |task: &Task| matches!(task, Task::Pool(_) | Task::Vault(..));
-    // A vault takes commits one after the other. Maintenance by turns: it reads the same disks, and forget decides what prune finds.
-    running == wish || same_vault || is_upkeep(running) && is_upkeep(wish)
+    let is_drill = |task: &Task| matches!(task, Task::Drill(_));
+    // A vault takes commits one after the other. Maintenance by turns: it reads the same disks, and forget decides what prune finds. Drills by turns: the
+    // room for one is not the room for two.
+    running == wish
+        || same_vault
+        || is_upkeep(running) && is_upkeep(wish)
+        || is_drill(running) && is_drill(wish)
 }
 
 /// Returns how long to wait before a job that ended with `code` is tried again; `None` if trying again is of no use.
@@ -167,6 +174,9 @@ mod tests {
             ("sync one", "check --vault=b", false),
             ("prune --vault=b", "check", true),
             ("backup one", "forget --vault=a", false),
+            ("drill one", "drill two", true),
+            ("drill one", "backup one", false),
+            ("sync one", "drill one", false),
         ] {
             assert_eq!(
                 excludes(&config, &wish(running), &wish(wished)),

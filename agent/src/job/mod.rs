@@ -28,6 +28,8 @@ pub(crate) enum Task {
     Backup(String),
     /// Copy the points of a group to its vault.
     Sync(String),
+    /// Prove that the points of a group can be restored, as the configuration has it.
+    Drill(String),
     /// Look after the pool.
     Pool(Upkeep),
     /// Look after a vault.
@@ -51,6 +53,9 @@ impl Task {
             if group.vault.is_some() {
                 tasks.push(Self::Sync(group.name.clone()));
             }
+            if group.drill.is_some() {
+                tasks.push(Self::Drill(group.name.clone()));
+            }
         }
         tasks.extend(config.upkeep().map(|(vault, upkeep, _)| Self::upkeep(upkeep, vault)));
         tasks
@@ -62,6 +67,7 @@ impl fmt::Display for Task {
         match self {
             Self::Backup(group) => write!(f, "backup {group}"),
             Self::Sync(group) => write!(f, "sync {group}"),
+            Self::Drill(group) => write!(f, "drill {group}"),
             Self::Pool(upkeep) => f.write_str(upkeep.word()),
             Self::Vault(upkeep, vault) => write!(f, "{} --vault={vault}", upkeep.word()),
         }
@@ -81,6 +87,10 @@ impl FromStr for Task {
         match text.split_once(' ') {
             Some(("backup", group)) => Ok(Self::Backup(group.to_string())),
             Some(("sync", group)) => Ok(Self::Sync(group.to_string())),
+            // "drill web --from=vault" is what somebody asked for, not what the configuration has.
+            Some(("drill", group)) if !group.contains(' ') && !group.starts_with('-') => {
+                Ok(Self::Drill(group.to_string()))
+            }
             _ => upkeep.ok_or_else(|| format!("\"{text}\" is no task")),
         }
     }
@@ -160,18 +170,26 @@ mod tests {
         let tasks = [
             Task::Backup("web".to_string()),
             Task::Sync("web".to_string()),
+            Task::Drill("web".to_string()),
             Task::Pool(Upkeep::Forget),
             vault(Upkeep::Prune),
             vault(Upkeep::Check),
         ];
-        let words =
-            ["backup web", "sync web", "forget", "prune --vault=main", "check --vault=main"];
+        let words = [
+            "backup web",
+            "sync web",
+            "drill web",
+            "forget",
+            "prune --vault=main",
+            "check --vault=main",
+        ];
 
         for (task, word) in tasks.iter().zip(words) {
             assert_eq!(task.to_string(), word);
             assert_eq!(word.parse().as_ref(), Ok(task));
         }
-        for wrong in ["format", "backup", "forget main", "drill --vault=main", "restore latest"] {
+        for wrong in ["format", "backup", "forget main", "drill web --from=vault", "restore latest"]
+        {
             assert!(wrong.parse::<Task>().is_err(), "{wrong}");
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod program;
 pub(crate) mod sqlite;
 pub(crate) mod streams;
 pub(crate) mod suspended;
+pub(crate) mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use storepool::clock::{Clock, SystemClock};
 
 use super::WorkloadError;
 use crate::accounts;
@@ -99,6 +100,36 @@ impl Program {
         }
     }
 
+    /// Runs it to its end and returns its exit code with the end of what it said, on either stream.
+    ///
+    /// # Errors
+    /// It cannot be started, or a signal ended it.
+    pub(crate) fn verdict(&self) -> Result<(i32, String), WorkloadError> {
+        let mut child = Running(self.start(Stdio::null(), Stdio::piped())?);
+        let complaint = Complaint::listen(&mut child.0);
+        let said = Complaint::of(child.0.stdout.take(), ANSWER_MOST as usize);
+        let failed = |text: String| {
+            WorkloadError::failed(format!("\"{}\" did not end by itself", self.name()))
+                .because(text)
+        };
+        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        let text = format!("{}\n{}", said.text().trim(), complaint.text().trim());
+        match status.code() {
+            Some(code) => Ok((code, text.trim().to_string())),
+            None => Err(failed(ending(status, &text))),
+        }
+    }
+
+    /// Starts it as a server, which runs until it is stopped or dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn serve(&self) -> Result<Server, WorkloadError> {
+        let mut child = self.start(Stdio::null(), Stdio::null())?;
+        let complaint = Complaint::listen(&mut child);
+        Ok(Server { child: Running(child), complaint })
+    }
+
     /// Starts it and has `feed` write to its standard input, then waits for its end.
     ///
     /// # Errors
@@ -162,6 +193,32 @@ impl Program {
     }
 }
 
+/// A server that runs for as long as it is wanted.
+pub(crate) struct Server {
+    child: Running,
+    complaint: Complaint,
+}
+
+impl Server {
+    /// Returns how it ended, if it did so by itself.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.0.try_wait().ok()??;
+        Some(ending(status, &self.complaint.text()))
+    }
+
+    /// Asks it to stop with `signal` and waits for its end; what takes longer than `patience` is ended.
+    pub(crate) fn stop(mut self, signal: Signal, patience: Duration) {
+        // It has ended already, if it cannot be sent.
+        let _ = kill_process(Pid::from_child(&self.child.0), signal);
+        let clock = SystemClock::new();
+        let begin = clock.monotonic();
+        let elapsed = || clock.monotonic().saturating_sub(begin);
+        while elapsed() < patience && matches!(self.child.0.try_wait(), Ok(None)) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
 /// A program's output, as a stream.
 pub(crate) struct ProgramStream {
     name: String,
@@ -221,15 +278,19 @@ struct Complaint {
 
 impl Complaint {
     fn listen(child: &mut Child) -> Self {
+        Self::of(child.stderr.take(), COMPLAINT_KEPT)
+    }
+
+    fn of(stream: Option<impl Read + Send + 'static>, kept: usize) -> Self {
         let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let listener = child.stderr.take().map(|mut stderr| {
+        let listener = stream.map(|mut stream| {
             let tail = tail.clone();
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
-                while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
                     let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
                     tail.extend(&buffer[..length]);
-                    let excess = tail.len().saturating_sub(COMPLAINT_KEPT);
+                    let excess = tail.len().saturating_sub(kept);
                     tail.drain(..excess);
                 }
             })

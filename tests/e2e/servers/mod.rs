@@ -8,7 +8,7 @@ mod calendar;
 mod ceph;
 mod certificate;
 mod fault_proxy;
-mod mariadb;
+pub(crate) mod mariadb;
 mod moto;
 pub(crate) mod postgres;
 mod process;

@@ -12,10 +12,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Shared, ask, blocking, in_force};
-use crate::config::Upkeep;
+use crate::config::{DrillCopy, GroupConfig, Upkeep};
 use crate::control::refusal::Refusal;
 use crate::control::server::{Office, RequestId};
 use crate::daemon::{Command, Submitted, Wish};
+use crate::drill::DrillOrder;
 use crate::job::Task;
 use crate::journal::Reason;
 
@@ -161,6 +162,68 @@ pub(super) async fn make_copies(
     group(&office, &name).await?;
     let words = vec!["sync".to_string(), name.clone()];
     submit(&office, &headers, request, hand(Task::Sync(name), words)).await
+}
+
+/// How a group is drilled; what is not said is as the configuration has it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct NewDrill {
+    /// `pool` or `vault`.
+    from: Option<String>,
+    /// Which vault of the configuration, with `from` a vault.
+    vault: Option<String>,
+    /// `all`, or a size such as `1GiB`.
+    sample: Option<String>,
+    /// The seed of a drill that is to be repeated.
+    seed: Option<String>,
+}
+
+impl NewDrill {
+    fn order(self, group: &GroupConfig) -> Result<DrillOrder, String> {
+        let mut order = DrillOrder::of(group);
+        order.from = match self.from.as_deref() {
+            None => order.from,
+            Some("pool") => DrillCopy::Pool,
+            Some("vault") => DrillCopy::Vault,
+            Some(_) => return Err("\"from\" must be pool or vault".to_string()),
+        };
+        if self.vault.is_some() && order.from == DrillCopy::Pool {
+            return Err("\"vault\" is for \"from\" a vault".to_string());
+        }
+        order.vault = self.vault;
+        if let Some(sample) = self.sample {
+            order.sample = sample.parse()?;
+        }
+        order.seed = self.seed.map(|seed| seed.parse()).transpose()?;
+        Ok(order)
+    }
+}
+
+pub(super) async fn drill(
+    State(office): Shared,
+    Extension(request): Extension<RequestId>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let new: NewDrill = parse(&body)?;
+    group(&office, &name).await?;
+    let shared = office.clone();
+    let wish = blocking(move || {
+        let config = in_force(&shared)?;
+        let missing = || Refusal::new(StatusCode::NOT_FOUND, "there is no such group");
+        let group = config.groups.get(&name).ok_or_else(missing)?;
+        let order = new
+            .order(group)
+            .map_err(|message| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &message))?;
+        let wish = hand(Task::Drill(name.clone()), order.words(group));
+        Ok(match order.is_as_configured(group) {
+            true => wish,
+            false => Wish { task: None, name: order.name(group), ..wish },
+        })
+    })
+    .await?;
+    submit(&office, &headers, request, wish).await
 }
 
 /// How the pool or a vault is looked after; what is not said is as the configuration has it.

@@ -4,6 +4,7 @@
 //! completed. It becomes a data directory when it is restored ([`recovery`]).
 
 pub(crate) mod recovery;
+pub(crate) mod trial;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -12,6 +12,7 @@ pub(crate) mod lsn;
 mod pages;
 pub(crate) mod recovery;
 pub(crate) mod route;
+pub(crate) mod trial;
 mod unpack;
 pub(crate) mod wal_tree;
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
-use storepool::entry::FileTime;
+use storepool::entry::{EntryPath, FileTime};
 use storepool::source::DataSource;
 
 pub(crate) use restore::SqliteRestore;
@@ -41,6 +41,25 @@ struct DatabaseDetail {
     file: String,
     /// Where it was.
     path: PathBuf,
+}
+
+/// The kind of these points.
+pub(crate) const WORKLOAD: &str = "sqlite";
+
+/// Returns the files of a point that are databases, with the names that people know them by; none if it does not describe itself.
+pub(crate) fn databases(detail: &str) -> Vec<(EntryPath, PathBuf)> {
+    let detail: Option<SqliteDetail> = serde_json::from_str(detail).ok();
+    let databases = detail.map(|detail| detail.databases).unwrap_or_default();
+    let one = |it: DatabaseDetail| Some((EntryPath::parse(it.file.as_bytes())?, it.path));
+    databases.into_iter().filter_map(one).collect()
+}
+
+/// Has a restored database, which nobody else uses, check itself; `named` is what people know it as.
+///
+/// # Errors
+/// It is damaged: the first faults are told.
+pub(crate) fn prove_restored(path: &Path, named: &Path) -> Result<(), WorkloadError> {
+    copy::prove(path, named)
 }
 
 /// A source of databases.
