@@ -35,6 +35,8 @@ mod outage;
 mod output;
 mod passphrase_prompt;
 mod postgres;
+mod postgres_kill;
+mod postgres_moments;
 mod postgres_wal;
 mod protected;
 mod quickstart;

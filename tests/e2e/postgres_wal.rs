@@ -21,7 +21,7 @@ fn archive_command(keepwell: &Keepwell) -> String {
 }
 
 /// A cluster whose WAL goes to a pool, and both belong to the user of the server.
-fn archiving() -> (Keepwell, Postgres) {
+pub(crate) fn archiving() -> (Keepwell, Postgres) {
     let keepwell = Keepwell::of(account());
     let command = archive_command(&keepwell);
     let postgres = Postgres::start(&[("archive_mode", "on"), ("archive_command", &command)]);
@@ -42,7 +42,7 @@ fn configure(keepwell: &Keepwell, postgres: &Postgres) {
 }
 
 /// Ends the segment that is written to and waits until it is in the pool; returns its name.
-fn switch(postgres: &Postgres) -> String {
+pub(crate) fn switch(postgres: &Postgres) -> String {
     postgres.sql("postgres", "create table if not exists noise (n int)");
     postgres.sql("postgres", "insert into noise values (1)");
     let segment = postgres.sql("postgres", "select pg_walfile_name(pg_switch_wal())");
@@ -55,16 +55,16 @@ fn insert(postgres: &Postgres, number: u32) {
     postgres.sql("postgres", &format!("insert into kept values ({number})"));
 }
 
-fn numbers(postgres: &Postgres) -> String {
+pub(crate) fn numbers(postgres: &Postgres) -> String {
     postgres.sql("postgres", "select coalesce(string_agg(n::text, ' ' order by n), '') from kept")
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are text")
 }
 
 /// Restores to a moment and returns the cluster, past its recovery.
-fn restored(keepwell: &Keepwell, at: &str) -> Postgres {
+pub(crate) fn restored(keepwell: &Keepwell, at: &str) -> Postgres {
     let room = Postgres::room();
     keepwell.ok(["restore", "latest:db", "--to", text(room.data()), "--at", at]);
     room.started(&[])

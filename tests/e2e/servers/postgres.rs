@@ -61,6 +61,11 @@ impl Postgres {
 
     /// Starts a cluster that was restored to [`Postgres::data`] of a room; see [`Postgres::room`].
     pub(crate) fn started(mut self, settings: &[(&str, &str)]) -> Self {
+        self.start_server(settings);
+        self
+    }
+
+    fn start_server(&mut self, settings: &[(&str, &str)]) {
         let port = self.port.to_string();
         let sockets = self.sockets().display().to_string();
         let data = self.data.display().to_string();
@@ -80,10 +85,9 @@ impl Postgres {
         );
         // A cluster in recovery takes connections before it has reached its target.
         process.wait_until("it is past its recovery", || {
-            self.answer("postgres", "select pg_is_in_recovery()") == Some("f".to_string())
+            self.door().answer("select pg_is_in_recovery()") == Some("f".to_string())
         });
         self.process = Some(process);
-        self
     }
 
     /// Makes room for a cluster, with nothing in it yet.
@@ -135,6 +139,14 @@ impl Postgres {
         expect_well(text, output)
     }
 
+    /// Runs SQL and returns what it raises as notices.
+    pub(crate) fn notices(&self, database: &str, text: &str) -> Vec<String> {
+        let output = self.psql(database, text);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        expect_well(text, output);
+        said.lines().filter_map(|line| line.strip_prefix("NOTICE:  ")).map(str::to_string).collect()
+    }
+
     /// Runs one of PostgreSQL's programs against it.
     pub(crate) fn run(&self, name: &str, arguments: &[&str]) -> String {
         let output = self.client(name).args(arguments).output().expect("it can be started");
@@ -153,6 +165,19 @@ impl Postgres {
         Bench(child)
     }
 
+    /// Kills it in the middle of whatever it does, and starts it again: it recovers by itself.
+    pub(crate) fn kill_and_start(&mut self, settings: &[(&str, &str)]) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+        self.start_server(settings);
+    }
+
+    /// Returns the way to it for somebody who goes on asking while it is killed.
+    pub(crate) fn door(&self) -> Door {
+        Door { sockets: self.sockets(), port: self.port }
+    }
+
     /// Stops it as an administrator would, all data on disk.
     pub(crate) fn stop(&mut self) {
         self.pg_ctl(&["-m", "fast", "-w", "stop"]);
@@ -165,24 +190,12 @@ impl Postgres {
         expect_well("pg_ctl", output.expect("pg_ctl can be started"));
     }
 
-    fn answer(&self, database: &str, text: &str) -> Option<String> {
-        let output = self.psql(database, text);
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
-        output.status.success().then_some(text)
-    }
-
     fn psql(&self, database: &str, text: &str) -> Output {
-        let mut command = self.client("psql");
-        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", text]);
-        command.output().expect("psql can be started")
+        self.door().psql(database, text)
     }
 
     fn client(&self, name: &str) -> Command {
-        let mut command = Command::new(program(name));
-        command.env_clear().env("PATH", crate::home::SEARCH_PATH).env("LC_ALL", "C.UTF-8");
-        command.env("PGHOST", self.sockets()).env("PGPORT", self.port.to_string());
-        command.env("PGUSER", USER).current_dir("/").stdin(Stdio::null());
-        command
+        self.door().client(name)
     }
 
     fn as_owner(&self, program: &Path) -> Command {
@@ -200,6 +213,35 @@ impl Postgres {
         if let Some((user, group)) = account() {
             chown(path, Some(user), Some(group)).expect("root may give files away");
         }
+    }
+}
+
+/// The way to a server, which may be there or not.
+pub(crate) struct Door {
+    sockets: PathBuf,
+    port: u16,
+}
+
+impl Door {
+    /// Returns the answer to SQL, or `None` if the server gives none.
+    pub(crate) fn answer(&self, text: &str) -> Option<String> {
+        let output = self.psql("postgres", text);
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        output.status.success().then_some(text)
+    }
+
+    fn psql(&self, database: &str, text: &str) -> Output {
+        let mut command = self.client("psql");
+        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", text]);
+        command.output().expect("psql can be started")
+    }
+
+    fn client(&self, name: &str) -> Command {
+        let mut command = Command::new(program(name));
+        command.env_clear().env("PATH", crate::home::SEARCH_PATH).env("LC_ALL", "C.UTF-8");
+        command.env("PGHOST", &self.sockets).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", USER).current_dir("/").stdin(Stdio::null());
+        command
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
 /// Longest start of a server on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -86,6 +86,31 @@ impl ServerProcess {
     /// Waits until it accepts connections.
     pub(super) fn wait_for_port(&mut self, host: &str, port: u16) {
         self.wait_until("it listens", || TcpStream::connect((host, port)).is_ok());
+    }
+
+    /// Ends it at once with everything it started, as when the machine loses its power but for what the system had taken already.
+    pub(super) fn kill(mut self) {
+        let mut family = vec![self.child.id()];
+        let mut next = 0;
+        while let Some(process) = family.get(next) {
+            let path = format!("/proc/{process}/task/{process}/children");
+            let children = fs::read_to_string(path).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            next += 1;
+        }
+        let ids = family.iter().filter_map(|id| Pid::from_raw(i32::try_from(*id).ok()?));
+        let ids: Vec<Pid> = ids.collect();
+        for id in &ids {
+            // It may have ended by itself.
+            let _ = kill_process(*id, Signal::KILL);
+        }
+        self.child.wait().expect("it is our child");
+        // Whoever lives on still holds the server's memory and files.
+        let begin = Instant::now();
+        while ids.iter().any(|id| test_kill_process(*id).is_ok()) {
+            assert!(begin.elapsed() < PATIENCE, "{} does not die", self.name);
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn said(&self) -> String {

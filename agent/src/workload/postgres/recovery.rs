@@ -346,7 +346,10 @@ impl Finish<'_> {
                 let moment = to_jiff(time).strftime("%Y-%m-%d %H:%M:%S%.6f+00");
                 text.push_str(&format!("recovery_target_time = '{moment}'\n"));
             }
-            Target::Lsn(lsn) => text.push_str(&format!("recovery_target_lsn = '{lsn}'\n")),
+            // What the server shows as its place is where the next record will begin: that one, perhaps a commit, had not happened.
+            Target::Lsn(lsn) => text.push_str(&format!(
+                "recovery_target_lsn = '{lsn}'\nrecovery_target_inclusive = 'off'\n"
+            )),
         }
         let file = File::options().append(true).create(true).mode(0o600).open(&path);
         let mut file = file.map_err(PostgresError::file("open", &path))?;

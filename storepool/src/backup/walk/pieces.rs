@@ -44,6 +44,8 @@ struct State {
     // Taken, but not stored yet.
     in_work: usize,
     stored: BTreeMap<u64, StoredPiece>,
+    // What stored pieces lay in.
+    rooms: Vec<Vec<u8>>,
 }
 
 impl Pieces {
@@ -61,6 +63,14 @@ impl Pieces {
         lock(&self.state).stored.remove(&number)
     }
 
+    /// Returns an empty buffer with room for so many bytes, of a piece that is stored if there is one.
+    pub(super) fn take_room(&self, length: usize) -> Vec<u8> {
+        let mut room = lock(&self.state).rooms.pop().unwrap_or_default();
+        room.clear();
+        room.reserve(length);
+        room
+    }
+
     fn take(&self) -> Option<Piece> {
         let mut state = lock(&self.state);
         let piece = state.waiting.pop_front()?;
@@ -74,9 +84,10 @@ impl Pieces {
         state.waiting.len() + state.in_work > room
     }
 
-    fn settle(&self, number: u64, piece: StoredPiece) {
+    fn settle(&self, number: u64, piece: StoredPiece, room: Vec<u8>) {
         let mut state = lock(&self.state);
         state.in_work -= 1;
+        state.rooms.push(room);
         state.stored.insert(number, piece);
         self.settled.notify_all();
     }
@@ -101,7 +112,8 @@ impl Worker<'_, '_> {
             chunks.push(ChunkRef { id, length: *length });
             rest = others;
         }
-        pieces.settle(piece.number, StoredPiece { chunks, ends_window: piece.ends_window });
+        let stored = StoredPiece { chunks, ends_window: piece.ends_window };
+        pieces.settle(piece.number, stored, piece.bytes);
         Ok(true)
     }
 

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::backup::assembly::{DirectoryState, Outcome};
@@ -25,6 +25,8 @@ const BLOCK_LENGTH: usize = 256 << 10;
 const BLOCKS_AHEAD: usize = 8;
 /// A piece is handed out when it has so many bytes.
 const PIECE_LENGTH: usize = 1 << 20;
+/// What lies in the buffer before a piece is cut, at most.
+const BUFFER_LENGTH: usize = PIECE_LENGTH + CHUNK_MOST + BLOCK_LENGTH;
 /// How soon a stream that gives nothing is left when the run is to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Windows of the usual length come first; as many longer ones follow, so that a stream of any length keeps within the number of windows.
@@ -69,9 +71,10 @@ impl Worker<'_, '_> {
         loop {
             match blocks.next() {
                 Next::Block(block) => {
-                    self.tally.totals.bytes_read += block.len() as u64;
-                    self.work_done(0, block.len() as u64);
-                    assembly.buffer.extend_from_slice(&block);
+                    self.tally.totals.bytes_read += block.length as u64;
+                    self.work_done(0, block.length as u64);
+                    assembly.buffer.extend_from_slice(&block.bytes[..block.length]);
+                    blocks.give_back(block);
                     while assembly.buffer.len() >= PIECE_LENGTH + CHUNK_MOST {
                         self.cut_piece(&mut assembly, false)?;
                     }
@@ -129,8 +132,11 @@ impl Worker<'_, '_> {
             lengths.push(length as u32);
             done += length;
         }
-        let others = stream.buffer.split_off(done);
-        let bytes = std::mem::replace(&mut stream.buffer, others);
+        // Room that another piece had: memory that comes and goes costs more than the copying.
+        let mut others = stream.pieces.take_room(BUFFER_LENGTH);
+        others.extend_from_slice(&stream.buffer[done..]);
+        let mut bytes = std::mem::replace(&mut stream.buffer, others);
+        bytes.truncate(done);
         let ends_window = done as u64 == left;
         let number = stream.next;
         stream.next += 1;
@@ -218,29 +224,56 @@ fn stream_window(ordinal: u64) -> Option<u64> {
 }
 
 enum Next {
-    Block(Vec<u8>),
+    Block(Block),
     // Not yet.
     Nothing,
     Failure(io::Error),
     End,
 }
 
+/// What was read at once.
+struct Block {
+    // As long as a block may be; only the first bytes were read.
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Block {
+    // Reads until it is full, or the stream ends.
+    fn read(&mut self, stream: &mut dyn Read) -> io::Result<()> {
+        self.length = 0;
+        while self.length < self.bytes.len() {
+            match stream.read(&mut self.bytes[self.length..]) {
+                Ok(0) => break,
+                Ok(read) => self.length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A stream read ahead by a thread of its own, so that a program that gives nothing keeps no run from being stopped.
 struct Blocks {
-    received: Receiver<io::Result<Vec<u8>>>,
+    received: Receiver<io::Result<Block>>,
+    // Back to whoever reads, for the next block.
+    returned: SyncSender<Vec<u8>>,
     ended: bool,
 }
 
 impl Blocks {
     fn start(mut stream: Box<dyn Read + Send>) -> Result<Self> {
         let (sender, received) = sync_channel(BLOCKS_AHEAD);
+        let (returned, used) = sync_channel(BLOCKS_AHEAD);
         let pump = move || {
             let end = loop {
-                let mut block = Vec::with_capacity(BLOCK_LENGTH);
-                let read = (&mut stream).take(BLOCK_LENGTH as u64).read_to_end(&mut block);
+                let bytes = used.try_recv().unwrap_or_else(|_| vec![0; BLOCK_LENGTH]);
+                let mut block = Block { bytes, length: 0 };
+                let read = block.read(&mut stream);
                 // An empty block is the end that the stream itself declared.
-                if block.is_empty() || read.is_err() {
-                    break read.map(|_| Vec::new());
+                if block.length == 0 || read.is_err() {
+                    break read.map(|()| Block { bytes: Vec::new(), length: 0 });
                 }
                 if sender.send(Ok(block)).is_err() {
                     return;
@@ -256,7 +289,12 @@ impl Blocks {
             .name("stream".to_string())
             .spawn(pump)
             .map_err(Error::io("start a thread for", Path::new("reading a stream")))?;
-        Ok(Self { received, ended: false })
+        Ok(Self { received, returned, ended: false })
+    }
+
+    fn give_back(&self, block: Block) {
+        // Nobody wants it any more at the end.
+        let _ = self.returned.try_send(block.bytes);
     }
 
     fn next(&mut self) -> Next {
@@ -264,7 +302,7 @@ impl Blocks {
             return Next::End;
         }
         match self.received.recv_timeout(LOOK_EVERY) {
-            Ok(Ok(block)) if block.is_empty() => {
+            Ok(Ok(block)) if block.length == 0 => {
                 self.ended = true;
                 Next::End
             }
