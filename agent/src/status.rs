@@ -1,9 +1,11 @@
 //! Whether all is well: what is protected, where the copies are and how old, what is wrong, and which command mends it. Local and quick: no vault
 //! is asked.
 
+mod log;
 mod proofs;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cloudsync::standing::Policy;
 use schemars::JsonSchema;
@@ -13,7 +15,7 @@ use storepool::clock::Timestamp;
 use storepool::disk::{Disk, SystemDisk};
 use storepool::pool::{Pool, World};
 
-use crate::config::{AlertLevel, Config, GroupConfig, SourceConfig, SyncWhen};
+use crate::config::{AlertLevel, Config, GroupConfig, SyncWhen};
 use crate::console::units::{between, counted, duration, rfc3339};
 use crate::daemon::{forecast, patience};
 use crate::documents::AlertDocument;
@@ -193,10 +195,10 @@ pub(crate) fn of(
     let attempt = || "look at the status".to_string();
     let mut look = Look { config, journal, now, findings: Vec::new(), key: None };
     look.key = look.seal_key(place);
-    let (points, pool) = look.pool();
+    let (opened, points, pool) = look.pool();
     let mut groups = Vec::new();
     for group in config.groups.values() {
-        groups.push(look.group(group, &points).attempt(attempt)?);
+        groups.push(look.group(group, opened.as_ref(), &points).attempt(attempt)?);
     }
     let mut maintenance = Vec::new();
     let upkeep = config.upkeep().map(|(vault, upkeep, _)| Task::upkeep(upkeep, vault));
@@ -250,7 +252,7 @@ impl Look<'_> {
         self.findings.push(Finding { level: level.word(), what, hint });
     }
 
-    fn pool(&mut self) -> (Vec<Point>, PoolStatus) {
+    fn pool(&mut self) -> (Option<Arc<Pool>>, Vec<Point>, PoolStatus) {
         let options = self.config.pool.options("keepwell status".to_string());
         let opened = Pool::open(&self.config.pool.paths, options, World::system());
         let read = opened.and_then(|pool| Ok((pool.points()?, pool)));
@@ -260,12 +262,12 @@ impl Look<'_> {
             Err(error @ storepool::Error::Busy { .. }) => {
                 let what = Cause::from(error).chain();
                 self.finding(AlertLevel::Warning, what, "wait until it has ended".to_string());
-                return (Vec::new(), PoolStatus::default());
+                return (None, Vec::new(), PoolStatus::default());
             }
             Err(error) => {
                 let what = format!("the pool cannot be opened: {}", Cause::from(error).chain());
                 self.finding(AlertLevel::Critical, what, "run \"keepwell doctor\"".to_string());
-                return (Vec::new(), PoolStatus::default());
+                return (None, Vec::new(), PoolStatus::default());
             }
         };
         let missing: Vec<String> =
@@ -290,7 +292,7 @@ impl Look<'_> {
             points: points.len() as u64,
             missing,
         };
-        (points, status)
+        (Some(Arc::new(pool)), points, status)
     }
 
     fn room(&self) -> u64 {
@@ -333,7 +335,12 @@ impl Look<'_> {
         })
     }
 
-    fn group(&mut self, group: &GroupConfig, points: &[Point]) -> Result<GroupStatus, Cause> {
+    fn group(
+        &mut self,
+        group: &GroupConfig,
+        pool: Option<&Arc<Pool>>,
+        points: &[Point],
+    ) -> Result<GroupStatus, Cause> {
         let backup = self.task(&Task::Backup(group.name.clone()))?;
         let sync_task = Task::Sync(group.name.clone());
         let copied_until = match &group.vault {
@@ -359,9 +366,12 @@ impl Look<'_> {
             let name = source.name();
             let series = newest.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
             let mut status = self.source(&name, source.workload(), series, copied_until);
-            if let Some(log) = log_of(source) {
+            if let Some(log) = log::log_of(source) {
                 let pushed = newest.get(log.as_str()).and_then(|log| log.last()).copied();
                 self.add_log(&mut status, group, series, pushed);
+                if let (Some(pool), Some(pushed)) = (pool, pushed) {
+                    self.look_for_gaps(&mut status, group, series, (pool, pushed));
+                }
             }
             status.proofs = self.proofs(group, &name, &drilled, series);
             if status.points == 0 && !group.paused {
@@ -447,6 +457,53 @@ impl Look<'_> {
         }
     }
 
+    // What lies behind a segment that never came is out of reach, however much of it there is.
+    fn look_for_gaps(
+        &mut self,
+        status: &mut SourceStatus,
+        group: &GroupConfig,
+        series: &[&Point],
+        (pool, pushed): (&Arc<Pool>, &Point),
+    ) {
+        let source = &status.source;
+        let reach = match log::reach(pool, series, pushed) {
+            Ok(Some(reach)) => reach,
+            Ok(None) => return,
+            // A push may have replaced it since the list was read, or the pool is busy.
+            Err(Cause::Pool(
+                storepool::Error::PointNotFound { .. } | storepool::Error::Busy { .. },
+            )) => return,
+            Err(cause) => {
+                let what = format!("the WAL of {source} in the pool cannot be read: {}", cause.chain());
+                let hint = "run \"keepwell check\", then \"keepwell repair\"".to_string();
+                self.finding(AlertLevel::Critical, what, hint);
+                return;
+            }
+        };
+        if let Some(segment) = &reach.newest.missing {
+            let newest = series.last().map(|point| point.started);
+            let until = reach.newest.newest.max(newest);
+            let moment = until.map(rfc3339).unwrap_or_default();
+            let what = format!(
+                "WAL segment {segment} of {source} is missing: nothing after {moment} can be brought back"
+            );
+            let hint = format!(
+                "run \"keepwell backup {}\": from a new base on everything can; then find out why archive_command said that the segment was kept",
+                group.name
+            );
+            status.recoverable_until = until.map(rfc3339);
+            status.rpo_seconds = until.map(|until| between(until, self.now).as_secs());
+            self.finding(AlertLevel::Critical, what, hint);
+        } else if let Some((segment, before)) = reach.between {
+            let before = before.map_or("the end of an older base".to_string(), rfc3339);
+            let what = format!(
+                "WAL segment {segment} of {source} is missing: moments between {before} and the next base cannot be brought back, all others can"
+            );
+            let hint = "nothing has to be done; it ends when the points before it expire";
+            self.finding(AlertLevel::Information, what, hint.to_string());
+        }
+    }
+
     fn vaults(&mut self, place: &Place) -> Vec<VaultStatus> {
         let mut found = Vec::new();
         for vault in standing::of_all(self.config, place, self.now) {
@@ -487,14 +544,6 @@ impl Look<'_> {
             let what = "there is no vault: a disaster on this machine loses everything".to_string();
             self.finding(AlertLevel::Information, what, hint);
         }
-    }
-}
-
-// The series of the log of a source whose log comes between points.
-fn log_of(source: &SourceConfig) -> Option<String> {
-    match source {
-        SourceConfig::Postgres(postgres) if postgres.wal => Some(postgres.wal_name()),
-        _ => None,
     }
 }
 

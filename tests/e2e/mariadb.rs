@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::harness::{Keepwell, wait_until};
 use crate::servers::Mariadb;
 
-fn with_group(keepwell: &Keepwell, source: &str) {
+pub(crate) fn with_group(keepwell: &Keepwell, source: &str) {
     let file = keepwell.home().join("keepwell.toml");
     let text = fs::read_to_string(&file).expect("there is a configuration");
     fs::write(&file, format!("{text}\n[group.db]\nsources = [{source}]\n")).expect("written");
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are text")
 }
 
-fn replay(server: &Mariadb) {
+pub(crate) fn replay(server: &Mariadb) {
     let mut script = server.data().as_os_str().to_os_string();
     script.push(".binlogs/replay");
     let output = Command::new(script)

@@ -147,6 +147,7 @@ fn a_segment_that_never_came_is_told_before_anything_is_written() {
     });
     insert(&postgres, 2);
     let lost = switch(&postgres);
+    let after_loss = postgres.sql("postgres", UTC);
     postgres.sql("postgres", "alter system reset archive_command");
     postgres.sql("postgres", "select pg_reload_conf()");
     wait_until("segments are kept again", || {
@@ -163,6 +164,25 @@ fn a_segment_that_never_came_is_told_before_anything_is_written() {
     assert!(!room.data().exists());
     let before = restored(&keepwell, &place);
     assert_eq!(numbers(&before), "1");
+
+    let missing = |keepwell: &Keepwell| {
+        let ran = keepwell.run(["--json", "status"]);
+        let status: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let findings = status["findings"].as_array().expect("a list").clone();
+        let about = |finding: &&Value| {
+            finding["what"].as_str().is_some_and(|what| what.contains(&format!("{lost} of")))
+        };
+        let level = findings.iter().find(about).map(|finding| finding["level"].clone());
+        (level, status["groups"][0]["sources"][0]["recoverable_until"].clone())
+    };
+    let (level, until) = missing(&keepwell);
+    assert_eq!(level, Some("critical".into()));
+    assert!(until.as_str().is_some_and(|until| until < after_loss.as_str()), "{until}");
+    keepwell.ok(["backup", "db"]);
+    switch(&postgres);
+    let (level, until) = missing(&keepwell);
+    assert_eq!(level, Some("information".into()));
+    assert!(until.as_str().is_some_and(|until| until > after_loss.as_str()), "{until}");
 }
 
 #[test]

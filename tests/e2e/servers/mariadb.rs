@@ -67,6 +67,19 @@ impl Mariadb {
 
     /// Starts it on what is in [`Mariadb::data`].
     pub(crate) fn started(mut self) -> Self {
+        self.start_server();
+        self
+    }
+
+    /// Kills it in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again after a kill: it recovers by itself.
+    pub(crate) fn start_server(&mut self) {
         let data = format!("--datadir={}", self.data.display());
         let socket = format!("--socket={}", self.socket().display());
         let pid = format!("--pid-file={}", self.folder.path().join("pid").display());
@@ -88,14 +101,18 @@ impl Mariadb {
         let folder = self.folder.path();
         let mut process =
             ServerProcess::start_as(account(), &program("mariadbd"), &arguments, folder, &[]);
-        process.wait_until("it answers", || self.client("select 1").status.success());
+        process.wait_until("it answers", || self.door().answer("select 1").is_some());
         self.process = Some(process);
-        self
+    }
+
+    /// Returns the way to it for somebody who goes on asking while it is killed.
+    pub(crate) fn door(&self) -> Door {
+        Door { options: self.options() }
     }
 
     /// Runs SQL and returns the answer.
     pub(crate) fn sql(&self, text: &str) -> String {
-        expect_well(text, self.client(text))
+        expect_well(text, self.door().client(text))
     }
 
     /// Returns the data directory.
@@ -119,13 +136,6 @@ impl Mariadb {
         self.folder.path().join("client.cnf")
     }
 
-    fn client(&self, text: &str) -> Output {
-        let mut command = Command::new(program("mariadb"));
-        command.arg(format!("--defaults-file={}", self.options().display())).args(["-NBe", text]);
-        command.env_clear().env("PATH", crate::home::SEARCH_PATH).stdin(Stdio::null());
-        command.output().expect("mariadb can be started")
-    }
-
     fn run_as_owner(&self, mut command: Command) {
         use std::os::unix::process::CommandExt;
         if let Some((user, group)) = account() {
@@ -135,6 +145,27 @@ impl Mariadb {
         command.env("TMPDIR", self.folder.path());
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         expect_well("mariadb-install-db", command.output().expect("it can be started"));
+    }
+}
+
+/// The way to a server, which may be there or not.
+pub(crate) struct Door {
+    options: PathBuf,
+}
+
+impl Door {
+    /// Returns the answer to SQL, or `None` if the server gives none.
+    pub(crate) fn answer(&self, text: &str) -> Option<String> {
+        let output = self.client(text);
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        output.status.success().then_some(text)
+    }
+
+    fn client(&self, text: &str) -> Output {
+        let mut command = Command::new(program("mariadb"));
+        command.arg(format!("--defaults-file={}", self.options.display())).args(["-NBe", text]);
+        command.env_clear().env("PATH", crate::home::SEARCH_PATH).stdin(Stdio::null());
+        command.output().expect("mariadb can be started")
     }
 }
 

@@ -8,9 +8,11 @@ pub(crate) mod trial;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
 use storepool::source::DataSource;
@@ -29,6 +31,10 @@ pub(super) const COPY: &str = "backup.xbstream";
 pub(super) const LOGS: &str = "binlogs";
 /// What `mariadb-backup` says last when all is well.
 pub(super) const COMPLETED: &str = "completed OK!";
+/// How the folder is called in which the program leaves what it found out, before process and number.
+const SCRATCH: &str = "mariadb-";
+/// More runs of one process than there are at a time.
+const SCRATCH_MOST: u32 = 1000;
 /// Version of [`MariadbDetail`] that is written.
 const DETAIL_FORMAT: u32 = 1;
 
@@ -300,17 +306,40 @@ fn dump_file(database: &str) -> String {
     format!("{}.sql", stem.trim_end_matches(".dump"))
 }
 
-// A folder of the moment; gone when it is dropped.
+// A folder of the moment, with the number of the process in its name; gone when it is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn create(state: &Path) -> Result<Self, WorkloadError> {
-        let path = state.join(format!("mariadb-{}", std::process::id()));
-        let made = fs::create_dir_all(&path);
-        made.map_err(|cause| {
-            WorkloadError::failed(format!("cannot create {}", path.display())).because(cause)
-        })?;
-        Ok(Self(path))
+        let failed = |action, path: &Path, cause: io::Error| {
+            WorkloadError::failed(format!("cannot {action} {}", path.display())).because(cause)
+        };
+        for left in Self::left_behind(state) {
+            fs::remove_dir_all(&left).map_err(|cause| failed("remove", &left, cause))?;
+        }
+        fs::create_dir_all(state).map_err(|cause| failed("create", state, cause))?;
+        // Never one that is there already: the position in it would be another run's.
+        for number in 0..SCRATCH_MOST {
+            let path = state.join(format!("{SCRATCH}{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(cause) => return Err(failed("create", &path, cause)),
+            }
+        }
+        Err(failed("create a folder in", state, io::ErrorKind::AlreadyExists.into()))
+    }
+
+    // What runs that were killed could not remove.
+    fn left_behind(state: &Path) -> Vec<PathBuf> {
+        let is_left = |name: &str| {
+            let (process, _) = name.strip_prefix(SCRATCH)?.split_once('-')?;
+            let process = Pid::from_raw(process.parse().ok()?)?;
+            Some(matches!(test_kill_process(process), Err(rustix::io::Errno::SRCH)))
+        };
+        let entries = fs::read_dir(state).into_iter().flatten().flatten();
+        let left = entries.filter(|entry| entry.file_name().to_str().and_then(is_left) == Some(true));
+        left.map(|entry| entry.path()).collect()
     }
 }
 

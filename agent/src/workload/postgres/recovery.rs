@@ -16,7 +16,7 @@ use storepool::entry::EntryPath;
 use super::base::{ArchiveDetail, BaseDetail, DETAIL_FORMAT, Tablespace};
 use super::error::PostgresError;
 use super::lsn::{Lsn, WalFile};
-use super::route::{Route, Shelf, Target};
+use super::route::{LogEnd, Route, Shelf, Target};
 use super::unpack::{CONTROL, CONTROL_UNTIL_DONE, Owner, Unpacker, give};
 use super::wal_tree::WalTree;
 use crate::accounts;
@@ -135,6 +135,14 @@ pub(crate) fn restore(
     fs::rename(&from, &to).map_err(PostgresError::file("rename", &from))?;
     settle(data)?;
     Ok(restored)
+}
+
+/// Returns how far the WAL leads on from a base.
+///
+/// # Errors
+/// The pool cannot be read, or a history of a timeline is none.
+pub(crate) fn log_end(wal: &[WalPoint<'_>], base: &BaseDetail) -> Result<LogEnd, Cause> {
+    Ok(Library::of(wal)?.shelf.end(base)?)
 }
 
 // Where each file of WAL is.

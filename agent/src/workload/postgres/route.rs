@@ -50,6 +50,24 @@ pub(crate) struct Route {
     pub(crate) files: Vec<String>,
 }
 
+// Segments without a gap.
+struct Stretch {
+    files: Vec<String>,
+    // The first segment that is not there.
+    number: u64,
+    // When the one before it was written to last.
+    newest: Option<FileTime>,
+}
+
+/// How far the WAL leads on from a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// When the last segment before a gap or the end was written to last; `None`: none leads on from the base.
+    pub(crate) newest: Option<Timestamp>,
+    /// The first segment that is missing though there are later ones.
+    pub(crate) missing: Option<String>,
+}
+
 /// What is known of the WAL that there is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf {
@@ -80,61 +98,81 @@ impl Shelf {
             return Err(PostgresError::TargetTooEarly { consistent, wanted: target.to_string() });
         }
         let legs = self.legs(base, timeline)?;
-        let size = base.wal_segment_bytes;
         let mut files: Vec<String> = self.histories.keys().map(|id| history_name(*id)).collect();
-        // The server switches segments when a base ends, and the base has all up to there; recovery may have the last one from either place.
-        let own = base.end.0.saturating_sub(1) / size;
-        files.extend(self.at(&legs, own, size));
-        let mut newest = None;
-        let mut number = own + 1;
-        loop {
-            let found = self.at(&legs, number, size);
-            let Some(time) = found.iter().filter_map(|name| self.files.get(name)).max() else {
-                break;
-            };
-            newest = Some(*time);
-            files.extend(found);
-            number += 1;
-        }
-        self.must_reach(target, &legs, number, newest, size)?;
+        let stretch = self.stretch(&legs, base);
+        self.must_reach(target, &legs, &stretch, base.wal_segment_bytes)?;
+        files.extend(stretch.files);
         let timeline = legs.last().map_or(base.timeline, |leg| leg.timeline);
         Ok(Route { timeline, files })
     }
 
-    // `number` is the first segment that is not there, `newest` the time of the one before it.
-    fn must_reach(
-        &self,
-        target: Target,
-        legs: &[Leg],
-        number: u64,
-        newest: Option<FileTime>,
-        size: u64,
-    ) -> Result<(), PostgresError> {
-        let has_gap = self.files.keys().any(|name| match WalFile::parse(name) {
+    /// Returns how far the WAL leads on from the end of `base`, on the newest timeline that does.
+    ///
+    /// # Errors
+    /// [`PostgresError::Unusable`]: the history of a timeline is none.
+    pub(crate) fn end(&self, base: &BaseDetail) -> Result<LogEnd, PostgresError> {
+        let legs = self.legs(base, None)?;
+        let size = base.wal_segment_bytes;
+        let stretch = self.stretch(&legs, base);
+        let missing =
+            self.has_gap(&legs, stretch.number, size).then(|| first_missing(&legs, stretch.number, size));
+        Ok(LogEnd { newest: stretch.newest.map(|time| Timestamp(nanoseconds(time))), missing })
+    }
+
+    // The segments that follow each other from the end of a base on.
+    fn stretch(&self, legs: &[Leg], base: &BaseDetail) -> Stretch {
+        let size = base.wal_segment_bytes;
+        // The server switches segments when a base ends, and the base has all up to there; recovery may have the last one from either place.
+        let own = base.end.0.saturating_sub(1) / size;
+        let mut stretch =
+            Stretch { files: self.at(legs, own, size), number: own + 1, newest: None };
+        loop {
+            let found = self.at(legs, stretch.number, size);
+            let Some(time) = found.iter().filter_map(|name| self.files.get(name)).max() else {
+                return stretch;
+            };
+            stretch.newest = Some(*time);
+            stretch.files.extend(found);
+            stretch.number += 1;
+        }
+    }
+
+    // Whether there are segments behind one that is not there.
+    fn has_gap(&self, legs: &[Leg], number: u64, size: u64) -> bool {
+        self.files.keys().any(|name| match WalFile::parse(name) {
             Some(WalFile::Segment(other)) => {
                 other.number(size) > number && legs.iter().any(|leg| leg.timeline == other.timeline)
             }
             _ => false,
-        });
+        })
+    }
+
+    fn must_reach(
+        &self,
+        target: Target,
+        legs: &[Leg],
+        stretch: &Stretch,
+        size: u64,
+    ) -> Result<(), PostgresError> {
+        let (number, newest) = (stretch.number, stretch.newest);
         let reachable = Lsn(number * size);
         let reaches = match target {
             Target::Base => true,
-            Target::Latest => !has_gap,
+            Target::Latest => !self.has_gap(legs, number, size),
             Target::Lsn(lsn) => lsn <= reachable,
             Target::Time(time) => newest.is_some_and(|newest| nanoseconds(newest) >= time.0),
         };
         if reaches {
             return Ok(());
         }
-        let last = legs.iter().rfind(|leg| leg.begin.0 / size <= number);
-        let segment = Segment::numbered(last.map_or(1, |leg| leg.timeline), number, size);
+        let segment = first_missing(legs, number, size);
         let reachable = match (target, newest) {
             (Target::Time(_), Some(newest)) => rfc3339(Timestamp(nanoseconds(newest))),
             (Target::Time(_), None) => "only the end of the base".to_string(),
             _ => format!("LSN {reachable}"),
         };
         let wanted = target.to_string();
-        Err(PostgresError::WalMissing { segment: segment.to_string(), reachable, wanted })
+        Err(PostgresError::WalMissing { segment, reachable, wanted })
     }
 
     // The segments of a number that recovery may use: of each timeline that had begun by then.
@@ -182,6 +220,11 @@ impl Shelf {
         legs.push(Leg { timeline, begin });
         Ok(legs)
     }
+}
+
+fn first_missing(legs: &[Leg], number: u64, size: u64) -> String {
+    let last = legs.iter().rfind(|leg| leg.begin.0 / size <= number);
+    Segment::numbered(last.map_or(1, |leg| leg.timeline), number, size).to_string()
 }
 
 // The base lies on the way, and the way left its timeline only after its end.
@@ -270,6 +313,9 @@ mod tests {
         let route = |target| shelf.route(&base(), target, None);
 
         assert_eq!(missing(route(Target::Latest)), "000000010000000000000004");
+        let end = shelf.end(&base()).unwrap();
+        assert_eq!(end.missing.as_deref(), Some("000000010000000000000004"));
+        assert_eq!(end.newest, Some(Timestamp(3_000_000_000)));
         assert_eq!(missing(route(Target::Lsn(Lsn(4 * SIZE + 1)))), "000000010000000000000004");
         assert_eq!(
             missing(route(Target::Time(Timestamp(4_000_000_000)))),
