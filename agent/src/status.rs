@@ -451,7 +451,7 @@ impl Look<'_> {
             None => {
                 let what =
                     format!("no WAL of {} in group \"{}\" has come yet", status.source, group.name);
-                let hint = "set archive_mode and archive_command = 'keepwell wal-push %p' in the cluster; see docs/workloads-postgres.md";
+                let hint = "set archive_mode and archive_command = 'keepwell wal-push %p' in the cluster; see docs/workloads/postgres.md";
                 self.finding(AlertLevel::Warning, what, hint.to_string());
             }
         }
@@ -474,7 +474,8 @@ impl Look<'_> {
                 storepool::Error::PointNotFound { .. } | storepool::Error::Busy { .. },
             )) => return,
             Err(cause) => {
-                let what = format!("the WAL of {source} in the pool cannot be read: {}", cause.chain());
+                let what =
+                    format!("the WAL of {source} in the pool cannot be read: {}", cause.chain());
                 let hint = "run \"keepwell check\", then \"keepwell repair\"".to_string();
                 self.finding(AlertLevel::Critical, what, hint);
                 return;

@@ -38,6 +38,7 @@ mod passphrase_prompt;
 mod postgres;
 mod postgres_kill;
 mod postgres_moments;
+mod postgres_tls;
 mod postgres_wal;
 mod protected;
 mod quickstart;

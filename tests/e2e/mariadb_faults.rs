@@ -18,8 +18,7 @@ const ROUNDS: u64 = 4;
 const SECONDS: u64 = 7;
 const RESTORED: u64 = 4;
 /// Every number from 1 on, without a gap, and how many.
-const COUNTED: &str =
-    "select if(count(*) = coalesce(max(n), 0) and count(*) = count(distinct n), count(*), -1) from shop.kept";
+const COUNTED: &str = "select if(count(*) = coalesce(max(n), 0) and count(*) = count(distinct n), count(*), -1) from shop.kept";
 
 /// Commits one number after the other, through every crash of the server.
 #[derive(Default)]
@@ -79,7 +78,11 @@ fn hold_in_the_middle(run: Pid) {
 fn scratch(keepwell: &Keepwell) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(keepwell.home().join("state")).expect("the state").flatten();
     let paths = entries.map(|entry| entry.path());
-    paths.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mariadb-"))).collect()
+    paths
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mariadb-"))
+        })
+        .collect()
 }
 
 fn points(keepwell: &Keepwell) -> Vec<String> {
@@ -105,7 +108,7 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
     server.sql("create database shop; create table shop.kept (n int) engine=innodb");
     // More than what pipes and buffers hold, so that the program is in the middle for certain.
     server.sql("create table shop.bulk (t longblob) engine=innodb");
-    server.sql("insert into shop.bulk select repeat(md5(seq), 20000) from seq_1_to_40");
+    server.sql("use shop; insert into bulk select repeat(md5(seq), 10000) from seq_1_to_60");
     with_group(&keepwell, &server.source(""));
     let oracle = Oracle::default();
     let door = server.door();
@@ -136,7 +139,10 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
             let before = oracle.committed();
             let summary = keepwell.summary(["backup", "db"]);
             // One more may have been committed without an answer yet.
-            made.push((summary["point"].as_str().expect("an id").to_string(), before..=oracle.committed() + 1));
+            made.push((
+                summary["point"].as_str().expect("an id").to_string(),
+                before..=oracle.committed() + 1,
+            ));
             assert!(scratch(&keepwell).is_empty(), "{:?}", scratch(&keepwell));
         }
     });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml_edit::{InlineTable, Value};
 
 use super::ConfigError;
-use super::postgres::DatabasesConfig;
+use super::databases::{DatabasesConfig, shown_source};
 use super::reader::Section;
 
 /// Where Debian and most others put the socket.
@@ -40,11 +40,8 @@ impl MariadbConfig {
             .ok_or_else(|| source.wrong("mariadb", format!("expected {example}")))?;
         let keys = ["name", "socket", "user", "defaults_file", "physical", "binlog", "dump"];
         section.only_known(&keys)?;
-        let physical = match section.get("physical") {
-            None => true,
-            Some(_) => section.flag("physical")?,
-        };
-        let config = Self {
+        let (physical, dump) = DatabasesConfig::read(&section)?;
+        Ok(Self {
             name: section.text("name", "a name for the server")?.map(str::to_string),
             socket: section
                 .path("socket", "the server's socket")?
@@ -53,12 +50,8 @@ impl MariadbConfig {
             defaults_file: section.path("defaults_file", "an option file")?,
             physical,
             binlog: section.flag("binlog")?,
-            dump: DatabasesConfig::read(&section, "dump")?,
-        };
-        if !physical && config.dump == DatabasesConfig::None {
-            return Err(section.wrong("physical", "nothing is left to back up: add dump = true"));
-        }
-        Ok(config)
+            dump,
+        })
     }
 
     /// Returns the source as it is in force.
@@ -77,9 +70,7 @@ impl MariadbConfig {
         table.insert("physical", self.physical.into());
         table.insert("binlog", self.binlog.into());
         table.insert("dump", self.dump.shown());
-        let mut source = InlineTable::new();
-        source.insert("mariadb", table.into());
-        Value::InlineTable(source)
+        shown_source("mariadb", table)
     }
 
     /// Returns the name of the data source.

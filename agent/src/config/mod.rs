@@ -7,6 +7,7 @@ mod alerts;
 mod azure_table;
 mod command;
 mod daemon;
+mod databases;
 mod drill;
 mod edit;
 mod effective;
@@ -41,6 +42,7 @@ pub(crate) use alerts::{
 pub(crate) use azure_table::{AzureTableConfig, is_endpoint, is_table};
 pub(crate) use command::{CommandConfig, is_parameter};
 pub(crate) use daemon::{DaemonConfig, IoClass};
+pub(crate) use databases::DatabasesConfig;
 pub(crate) use drill::{DrillConfig, DrillCopy, SampleSize};
 pub(crate) use edit::{
     GroupChange, new_file, read, with_group, with_pool_path, with_vault, without_group, write,
@@ -50,7 +52,7 @@ pub(crate) use group::{GroupConfig, HookCommand, HooksConfig, SyncWhen};
 pub(crate) use maintenance::{MaintenanceConfig, Routine, Upkeep};
 pub(crate) use mariadb::MariadbConfig;
 pub(crate) use pool::PoolConfig;
-pub(crate) use postgres::{DatabasesConfig, PostgresConfig};
+pub(crate) use postgres::{PostgresConfig, SslMode, is_own};
 pub(crate) use security::SecurityConfig;
 pub(crate) use source::{FilesConfig, SourceConfig};
 pub(crate) use sqlite::SqliteConfig;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml_edit::{InlineTable, Value};
 
 use super::ConfigError;
+use super::databases::{DatabasesConfig, shown_source};
 use super::reader::Section;
 
 /// Where Debian and most others put the socket.
@@ -27,6 +28,10 @@ pub(crate) struct PostgresConfig {
     pub(crate) user: String,
     /// A file with its password.
     pub(crate) password_file: Option<PathBuf>,
+    /// How a TCP connection is protected.
+    pub(crate) sslmode: SslMode,
+    /// A file with the certificates of the authorities that are trusted; `None`: those of the system.
+    pub(crate) sslrootcert: Option<PathBuf>,
     /// A physical base of the whole cluster is part of each point.
     pub(crate) physical: bool,
     /// Its WAL comes by `wal-push`.
@@ -35,36 +40,51 @@ pub(crate) struct PostgresConfig {
     pub(crate) dump: DatabasesConfig,
 }
 
-/// Which databases are dumped one by one.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum DatabasesConfig {
-    /// None.
-    None,
-    /// All that there are at the time of the backup.
-    All,
-    /// These.
-    Named(Vec<String>),
+/// How a TCP connection is protected; the words are those of PostgreSQL's own clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SslMode {
+    /// Not at all.
+    Disable,
+    /// Encrypted, whoever answers.
+    Require,
+    /// Encrypted, and the server shows a certificate of a trusted authority for its name.
+    VerifyFull,
 }
 
-impl DatabasesConfig {
-    /// Reads `dump = true` or a list of names.
-    pub(super) fn read(section: &Section<'_>, key: &str) -> Result<Self, ConfigError> {
-        let Some(item) = section.get(key) else { return Ok(Self::None) };
-        if item.is_bool() {
-            return Ok(if section.flag(key)? { Self::All } else { Self::None });
+impl SslMode {
+    /// Returns the mode as it is written.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Require => "require",
+            Self::VerifyFull => "verify-full",
         }
-        let names = section.texts(key, "true, or a list of databases")?.unwrap_or_default();
-        Ok(Self::Named(names))
     }
 
-    /// Returns it as it is in force.
-    pub(super) fn shown(&self) -> Value {
-        match self {
-            Self::None => false.into(),
-            Self::All => true.into(),
-            Self::Named(names) => Value::Array(names.iter().collect()),
+    fn read(section: &Section<'_>, host: Option<&str>) -> Result<Self, ConfigError> {
+        let expected = "disable, require or verify-full";
+        let Some(word) = section.text("sslmode", expected)? else {
+            // Nobody else reads what does not leave the machine.
+            return Ok(match host {
+                Some(host) if !is_own(host) => Self::VerifyFull,
+                _ => Self::Disable,
+            });
+        };
+        let modes = [Self::Disable, Self::Require, Self::VerifyFull];
+        let mode = modes.into_iter().find(|mode| mode.word() == word);
+        let mode = mode.ok_or_else(|| section.wrong("sslmode", format!("expected {expected}")))?;
+        match (mode, host) {
+            (Self::Require | Self::VerifyFull, None) => {
+                Err(section.wrong("sslmode", "a Unix socket has no TLS: name a host"))
+            }
+            _ => Ok(mode),
         }
     }
+}
+
+/// Returns whether a host is this machine.
+pub(crate) fn is_own(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "::1")
 }
 
 impl PostgresConfig {
@@ -82,6 +102,8 @@ impl PostgresConfig {
             "port",
             "user",
             "password_file",
+            "sslmode",
+            "sslrootcert",
             "physical",
             "wal",
             "dump",
@@ -93,10 +115,8 @@ impl PostgresConfig {
         }
         let port = section.number("port", 1..=65_535)?.and_then(|port| u16::try_from(port).ok());
         let user = section.text("user", "the name of a role")?.unwrap_or(USUAL_USER);
-        let physical = match section.get("physical") {
-            None => true,
-            Some(_) => section.flag("physical")?,
-        };
+        let (physical, dump) = DatabasesConfig::read(&section)?;
+        let sslmode = SslMode::read(&section, host.as_deref())?;
         let config = Self {
             name: section.text("name", "a name for the cluster")?.map(str::to_string),
             socket: socket.unwrap_or_else(|| USUAL_SOCKET.into()),
@@ -104,17 +124,16 @@ impl PostgresConfig {
             port: port.unwrap_or(USUAL_PORT),
             user: user.to_string(),
             password_file: section.path("password_file", "a file with the password")?,
+            sslmode,
+            sslrootcert: section.path("sslrootcert", "a file with certificates")?,
             physical,
             wal: section.flag("wal")?,
-            dump: DatabasesConfig::read(&section, "dump")?,
+            dump,
         };
         if !physical && config.wal {
             return Err(
                 section.wrong("wal", "WAL needs a physical base: leave physical = false away")
             );
-        }
-        if !physical && config.dump == DatabasesConfig::None {
-            return Err(section.wrong("physical", "nothing is left to back up: add dump = true"));
         }
         Ok(config)
     }
@@ -134,12 +153,16 @@ impl PostgresConfig {
         if let Some(file) = &self.password_file {
             table.insert("password_file", file.display().to_string().into());
         }
+        if self.host.is_some() {
+            table.insert("sslmode", self.sslmode.word().into());
+        }
+        if let Some(file) = &self.sslrootcert {
+            table.insert("sslrootcert", file.display().to_string().into());
+        }
         table.insert("physical", self.physical.into());
         table.insert("wal", self.wal.into());
         table.insert("dump", self.dump.shown());
-        let mut source = InlineTable::new();
-        source.insert("postgres", table.into());
-        Value::InlineTable(source)
+        shown_source("postgres", table)
     }
 
     /// Returns the name of the data source.

@@ -89,7 +89,7 @@ impl Mariadb {
         let mut command = client(&self.config, "mariadb");
         command.extend(["-NBe", question].map(String::from));
         let program = Program { command, user: None, variables: Vec::new() };
-        let hint = "does the server run, and may the user of defaults_file do so? See docs/workloads-mariadb.md";
+        let hint = "does the server run, and may the user of defaults_file do so? See docs/workloads/mariadb.md";
         let answer = program.answer().map_err(|error| error.hint(hint))?;
         let row = |line: &str| line.split('\t').map(str::to_string).collect();
         Ok(answer.lines().map(row).collect())
@@ -338,7 +338,8 @@ impl Scratch {
             Some(matches!(test_kill_process(process), Err(rustix::io::Errno::SRCH)))
         };
         let entries = fs::read_dir(state).into_iter().flatten().flatten();
-        let left = entries.filter(|entry| entry.file_name().to_str().and_then(is_left) == Some(true));
+        let left =
+            entries.filter(|entry| entry.file_name().to_str().and_then(is_left) == Some(true));
         left.map(|entry| entry.path()).collect()
     }
 }

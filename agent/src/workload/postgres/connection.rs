@@ -1,13 +1,10 @@
-//! A connection to PostgreSQL: over its Unix socket or a TCP port, for plain questions and for the replication protocol.
+//! A connection to PostgreSQL, for plain questions and for the replication protocol.
 //!
 //! The messages and the log-in are those of the crate `postgres-protocol`; here is only the order in which they go.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
@@ -17,11 +14,11 @@ use postgres_protocol::message::{backend, frontend};
 use zeroize::Zeroizing;
 
 use super::error::PostgresError;
+use super::stream::Stream;
+use crate::config::{SslMode, is_own};
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
-/// A server that says nothing for so long is given up: longer than any checkpoint that is asked to hurry.
-const SILENCE_LIMIT: Duration = Duration::from_secs(1800);
 /// One reading from the socket.
 const READ_LENGTH: usize = 256 << 10;
 /// The longest message that is waited for: the server's pieces of a backup are of 32 KiB, its answers smaller.
@@ -38,6 +35,10 @@ pub(crate) struct Address {
     pub(crate) user: String,
     /// Its password, if it needs one.
     pub(crate) password: Option<Zeroizing<String>>,
+    /// How a TCP connection is protected.
+    pub(crate) sslmode: SslMode,
+    /// A file with the certificates of the authorities that are trusted.
+    pub(crate) sslrootcert: Option<PathBuf>,
 }
 
 /// The way to a server.
@@ -60,7 +61,8 @@ impl Address {
         }
     }
 
-    fn socket_name(&self) -> String {
+    /// Returns the name of the socket in its folder.
+    pub(super) fn socket_name(&self) -> String {
         format!(".s.PGSQL.{}", self.port)
     }
 
@@ -72,48 +74,11 @@ impl Address {
         }
     }
 
-    // A password in clear, or a hash that can be replayed, must not leave the machine.
-    fn is_local(&self) -> bool {
+    // A password in clear, or a hash that can be replayed, must not reach anybody but the server.
+    fn is_private(&self) -> bool {
         match &self.way {
             Way::Socket(_) => true,
-            Way::Host(host) => matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1"),
-        }
-    }
-}
-
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    fn open(address: &Address) -> io::Result<Self> {
-        match &address.way {
-            Way::Socket(folder) => {
-                let stream = UnixStream::connect(folder.join(address.socket_name()))?;
-                stream.set_read_timeout(Some(SILENCE_LIMIT))?;
-                Ok(Self::Unix(stream))
-            }
-            Way::Host(host) => {
-                let stream = TcpStream::connect((host.as_str(), address.port))?;
-                stream.set_read_timeout(Some(SILENCE_LIMIT))?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
-            }
-        }
-    }
-
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.read(room),
-            Self::Tcp(stream) => stream.read(room),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.write_all(bytes),
-            Self::Tcp(stream) => stream.write_all(bytes),
+            Way::Host(host) => is_own(host) || self.sslmode == SslMode::VerifyFull,
         }
     }
 }
@@ -164,8 +129,7 @@ impl Connection {
     /// Connects and logs in.
     pub(crate) fn open(address: &Address, purpose: Purpose<'_>) -> Result<Self> {
         let server = address.server();
-        let stream = Stream::open(address)
-            .map_err(|cause| PostgresError::Unreachable { server: server.clone(), cause })?;
+        let stream = Stream::open(address)?;
         let mut connection = Self {
             stream,
             buffer: BytesMut::new(),
@@ -278,12 +242,12 @@ impl Connection {
                     return Err(self.refused(message, code));
                 }
                 Message::AuthenticationCleartextPassword => {
-                    self.must_be_local(address)?;
+                    self.must_be_private(address)?;
                     let password = self.password(address)?;
                     self.send(|out| frontend::password_message(password.as_bytes(), out))?;
                 }
                 Message::AuthenticationMd5Password(body) => {
-                    self.must_be_local(address)?;
+                    self.must_be_private(address)?;
                     let password = self.password(address)?;
                     let (user, salt) = (address.user.as_bytes(), body.salt());
                     let hash = authentication::md5_hash(user, password.as_bytes(), salt);
@@ -335,11 +299,11 @@ impl Connection {
         }
     }
 
-    fn must_be_local(&self, address: &Address) -> Result<()> {
-        if address.is_local() {
+    fn must_be_private(&self, address: &Address) -> Result<()> {
+        if address.is_private() {
             return Ok(());
         }
-        let asks = "asks for the password in a form that others on the way could use; set password_encryption = 'scram-sha-256'";
+        let asks = "asks for the password in a form that others on the way could use; set password_encryption = 'scram-sha-256' there, or sslmode = \"verify-full\" here";
         Err(PostgresError::Password { server: self.server.clone(), asks })
     }
 

@@ -27,6 +27,21 @@ pub(crate) enum PostgresError {
         #[source]
         cause: io::Error,
     },
+    /// The server has no TLS, and it is wanted.
+    #[error("{server} offers no TLS")]
+    NoTls {
+        /// Host.
+        server: String,
+    },
+    /// There is no TLS with the server that could be relied on.
+    #[error("no protected connection to {server}")]
+    Tls {
+        /// Host.
+        server: String,
+        /// What is wrong, perhaps with its certificate.
+        #[source]
+        cause: io::Error,
+    },
     /// The server said no.
     #[error("{server} says: {message} ({code})")]
     Refused {
@@ -154,8 +169,14 @@ impl PostgresError {
             Self::Unreachable { .. } => {
                 "does the server run, and do socket, host and port in the configuration fit?"
             }
+            Self::NoTls { .. } => {
+                "set ssl = on in the server; sslmode = \"disable\" in the source does without, where nobody else is on the way"
+            }
+            Self::Tls { .. } => {
+                "sslrootcert names the file with the certificate of the server's authority; host must be a name that stands in the server's own"
+            }
             Self::Refused { .. } | Self::Password { .. } => {
-                "see docs/workloads-postgres.md for the role and the line of pg_hba.conf it needs"
+                "see docs/workloads/postgres.md for the role and the line of pg_hba.conf it needs"
             }
             Self::WalMissing { .. } => {
                 "name a target that can be reached, or --at latest if nothing is missing before the end; where the old server still runs, \"select pg_switch_wal()\" sends what is not here yet"
@@ -195,6 +216,7 @@ impl From<PostgresError> for WorkloadError {
         match error {
             PostgresError::Unreachable { cause, .. }
             | PostgresError::Broken { cause, .. }
+            | PostgresError::Tls { cause, .. }
             | PostgresError::File { cause, .. } => failed.because(cause),
             _ => failed,
         }

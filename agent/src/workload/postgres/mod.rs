@@ -12,6 +12,7 @@ pub(crate) mod lsn;
 mod pages;
 pub(crate) mod recovery;
 pub(crate) mod route;
+mod stream;
 pub(crate) mod trial;
 mod unpack;
 pub(crate) mod wal_tree;
@@ -34,13 +35,15 @@ use self::error::PostgresError;
 use super::program::Program;
 use super::streams::{OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
-use crate::config::{DatabasesConfig, PostgresConfig};
+use crate::config::{DatabasesConfig, PostgresConfig, SslMode};
 use crate::error::Cause;
 
 /// The kind of these points.
 pub(crate) const WORKLOAD: &str = "postgres";
 /// Roles and tablespaces, which belong to no database.
 const GLOBALS: &str = "globals.sql";
+/// Where Debian and others keep the authorities that the system trusts.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Longest password file.
 const PASSWORD_LIMIT: u64 = 4096;
 
@@ -105,7 +108,7 @@ impl Workload for Postgres {
     fn check(&self) -> Vec<Finding> {
         let what = format!("source {}", self.config.name());
         let fix =
-            "see docs/workloads-postgres.md for the role and the line of pg_hba.conf it needs";
+            "see docs/workloads/postgres.md for the role and the line of pg_hba.conf it needs";
         let asked = address(&self.config).and_then(|address| {
             let mut connection = Connection::open(&address, Purpose::Replication)?;
             Ok((
@@ -161,7 +164,14 @@ pub(crate) fn address(config: &PostgresConfig) -> Result<Address, PostgresError>
         Some(host) => Way::Host(host.clone()),
         None => Way::Socket(config.socket.clone()),
     };
-    Ok(Address { way, port: config.port, user: config.user.clone(), password })
+    Ok(Address {
+        way,
+        port: config.port,
+        user: config.user.clone(),
+        password,
+        sslmode: config.sslmode,
+        sslrootcert: config.sslrootcert.clone(),
+    })
 }
 
 fn read_password(path: &Path) -> Result<Zeroizing<String>, PostgresError> {
@@ -346,8 +356,18 @@ fn dump_program(
     command.extend(["-h".into(), address.host_argument(), "-p".into(), address.port.to_string()]);
     command.extend(["-U".into(), address.user.clone(), "--no-password".into()]);
     let password = address.password.as_ref();
-    let variables = password.map(|text| ("PGPASSWORD".to_string(), text.to_string()));
-    Some(Program { command, user: None, variables: variables.into_iter().collect() })
+    let mut variables = Vec::new();
+    variables.extend(password.map(|text| ("PGPASSWORD".to_string(), text.to_string())));
+    if matches!(address.way, Way::Host(_)) {
+        variables.push(("PGSSLMODE".to_string(), address.sslmode.word().to_string()));
+        // They know no authorities of the system unless they are told.
+        let system = Path::new(SYSTEM_ROOTS);
+        let roots = address.sslrootcert.as_deref().or(system.exists().then_some(system));
+        let roots = roots.filter(|_| address.sslmode == SslMode::VerifyFull);
+        variables
+            .extend(roots.map(|file| ("PGSSLROOTCERT".to_string(), file.display().to_string())));
+    }
+    Some(Program { command, user: None, variables })
 }
 
 // For a connection string, so that no name is taken for one itself.

@@ -114,8 +114,9 @@ impl Shelf {
         let legs = self.legs(base, None)?;
         let size = base.wal_segment_bytes;
         let stretch = self.stretch(&legs, base);
-        let missing =
-            self.has_gap(&legs, stretch.number, size).then(|| first_missing(&legs, stretch.number, size));
+        let missing = self
+            .has_gap(&legs, stretch.number, size)
+            .then(|| first_missing(&legs, stretch.number, size));
         Ok(LogEnd { newest: stretch.newest.map(|time| Timestamp(nanoseconds(time))), missing })
     }
 
