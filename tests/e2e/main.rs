@@ -62,6 +62,7 @@ mod vault_time;
 mod watchdog;
 mod workload_azure_table;
 mod workload_command;
+mod workload_interrupts;
 mod workload_sqlite;
 mod workload_sqlite_kill;
 mod years;

@@ -81,13 +81,14 @@ fn twenty_random_moments_come_back_as_they_were_seen() {
         .collect();
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
+        let (keepwell, wrong) = (&keepwell, &wrong);
         for part in chosen.chunks(FROM_POOL.div_ceil(AT_ONCE)) {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 for (moment, from_vault) in part {
                     let ways: &[&[&str]] =
                         if *from_vault { &[&[], &["--from", "vault"]] } else { &[&[]] };
                     for way in ways {
-                        let found = rows_at(&keepwell, moment, way);
+                        let found = rows_at(keepwell, moment, way);
                         let expected: Vec<String> =
                             (1..=moment.rows).map(|row| row.to_string()).collect();
                         if found != expected.join(" ") {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use storepool::clock::{Clock, SystemClock};
 
 use super::WorkloadError;
+use super::streams::OpenStream;
 use crate::accounts;
 
 /// Only the end of what a program complains about is kept: the reason stands there.
@@ -20,7 +21,7 @@ const COMPLAINT_KEPT: usize = 4096;
 const ANSWER_MOST: u64 = 64 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How soon the end of a program is seen.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A program, ready to be started.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Program {
         let last_words = None;
         Ok(ProgramStream {
             name: self.name(),
-            child: Running(child),
+            child: Arc::new(Running(Mutex::new(child))),
             output,
             complaint,
             last_words,
@@ -83,8 +84,9 @@ impl Program {
     /// # Errors
     /// It cannot be started, or ended in another way.
     pub(crate) fn decides(&self) -> Result<bool, WorkloadError> {
-        let mut child = Running(self.start(Stdio::null(), Stdio::null())?);
-        let complaint = Complaint::listen(&mut child.0);
+        let mut child = self.start(Stdio::null(), Stdio::null())?;
+        let complaint = Complaint::listen(&mut child);
+        let child = Running(Mutex::new(child));
         let failed = |text: String| {
             WorkloadError::failed(format!(
                 "\"{}\" answered neither yes (0) nor no (1)",
@@ -92,7 +94,7 @@ impl Program {
             ))
             .because(text)
         };
-        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
         match status.code() {
             Some(0) => Ok(true),
             Some(1) => Ok(false),
@@ -138,13 +140,14 @@ impl Program {
         &self,
         feed: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut child = Running(self.start(Stdio::piped(), Stdio::null())?);
-        let complaint = Complaint::listen(&mut child.0);
+        let mut child = self.start(Stdio::piped(), Stdio::null())?;
+        let complaint = Complaint::listen(&mut child);
         let failed = |text: String| {
             WorkloadError::failed(format!("\"{}\" did not take all it was given", self.name()))
                 .because(text)
         };
-        let mut input = child.0.stdin.take();
+        let mut input = child.stdin.take();
+        let child = Running(Mutex::new(child));
         let mut refused = false;
         let fed = match &mut input {
             Some(input) => feed(&mut Noting { input, refused: &mut refused }),
@@ -158,7 +161,7 @@ impl Program {
             return Err(error);
         }
         drop(input);
-        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
         match (status.success(), refused) {
             (true, false) => Ok(()),
             (true, true) => Err(failed("it ended before it had read everything".into()).into()),
@@ -222,7 +225,7 @@ impl Server {
 /// A program's output, as a stream.
 pub(crate) struct ProgramStream {
     name: String,
-    child: Running,
+    child: Arc<Running>,
     output: Option<ChildStdout>,
     complaint: Complaint,
     last_words: Option<&'static str>,
@@ -242,7 +245,7 @@ impl Read for ProgramStream {
         match output.read(buffer)? {
             0 if !buffer.is_empty() => {
                 // Kept open until the verdict, so that reading again after a failure is no sound end.
-                let status = self.child.0.wait()?;
+                let status = self.child.wait()?;
                 let complaint = self.complaint.text();
                 let last = complaint.trim().lines().last().unwrap_or_default();
                 let is_well = self.last_words.is_none_or(|words| last.contains(words));
@@ -258,15 +261,45 @@ impl Read for ProgramStream {
     }
 }
 
+impl From<ProgramStream> for OpenStream {
+    fn from(stream: ProgramStream) -> Self {
+        let child = Arc::downgrade(&stream.child);
+        let end = move || child.upgrade().iter().for_each(|child| child.end());
+        Self::of(stream).ended_by(end)
+    }
+}
+
 // Ended with everything it started when it is no longer wanted.
-struct Running(Child);
+struct Running(Mutex<Child>);
+
+impl Running {
+    // Not held while it runs, so that it can be ended meanwhile.
+    fn wait(&self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.lock().try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn end(&self) {
+        let mut child = self.lock();
+        // Once waited for, its number may be another's.
+        if let Ok(None) = child.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-            let _ = self.0.wait();
-        }
+        self.end();
     }
 }
 
@@ -300,7 +333,7 @@ impl Complaint {
 
     fn text(&self) -> String {
         // A child that lives on may hold the pipe open for ever: what is there soon has to do.
-        for _ in 0..20 {
+        for _ in 0..80 {
             if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use storepool::clock::Timestamp;
 use storepool::entry::{EntryPath, FileTime};
@@ -16,7 +16,43 @@ use storepool::source::{
 use super::WorkloadError;
 
 /// A stream that is open.
-pub(crate) type OpenStream = Box<dyn Read + Send>;
+pub(crate) struct OpenStream {
+    reader: Box<dyn Read + Send>,
+    stop: Option<Stop>,
+}
+
+/// Ends from outside what a stream waits for: its reading fails then.
+type Stop = Box<dyn Fn() + Send>;
+
+impl OpenStream {
+    /// Returns the stream of a reader that never waits for long.
+    pub(crate) fn of(reader: impl Read + Send + 'static) -> Self {
+        Self { reader: Box::new(reader), stop: None }
+    }
+
+    /// Says how it is ended while somebody waits for it.
+    pub(crate) fn ended_by(self, stop: impl Fn() + Send + 'static) -> Self {
+        Self { stop: Some(Box::new(stop)), ..self }
+    }
+}
+
+/// The stream that was opened last, for who gives up reading it: the reading thread may wait for a program or a server that never says anything again.
+#[derive(Clone, Default)]
+pub(crate) struct LastStream(Arc<Mutex<Option<Stop>>>);
+
+impl LastStream {
+    /// Ends what it waits for.
+    pub(crate) fn end(&self) {
+        if let Some(stop) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            stop();
+        }
+    }
+
+    fn note(&self, stop: Option<Stop>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+    }
+}
+
 /// Opens the stream of a name.
 pub(crate) type Opener = dyn Fn(&str) -> Result<OpenStream, WorkloadError> + Send + Sync;
 /// Judges, when all streams were read, whether they are sound, and returns what the point keeps beside them (JSON).
@@ -42,6 +78,14 @@ pub(crate) struct StreamTree {
     pub(crate) opener: Arc<Opener>,
     /// Ends the reading.
     pub(crate) finisher: Box<Finisher>,
+    /// The one that is open; ended with the source.
+    pub(crate) last: LastStream,
+}
+
+impl Drop for StreamTree {
+    fn drop(&mut self) {
+        self.last.end();
+    }
 }
 
 impl DataSource for StreamTree {
@@ -67,6 +111,7 @@ impl DataSource for StreamTree {
             looks: Arc::new(self.looks.clone()),
             time: self.time,
             opener: self.opener.clone(),
+            last: self.last.clone(),
         };
         Ok((folder.stat(SourceKind::Directory), Arc::new(folder)))
     }
@@ -100,6 +145,7 @@ struct Folder {
     looks: Arc<BTreeMap<String, StreamLook>>,
     time: Timestamp,
     opener: Arc<Opener>,
+    last: LastStream,
 }
 
 impl Folder {
@@ -167,6 +213,7 @@ impl SourceDirectory for Folder {
             looks: self.looks.clone(),
             time: self.time,
             opener: self.opener.clone(),
+            last: self.last.clone(),
         }))
     }
 
@@ -175,10 +222,12 @@ impl SourceDirectory for Folder {
         Err(SourceError::io(&format!("open {} as a file", self.full_name(entry)), &cause))
     }
 
-    fn stream(&self, entry: &SourceEntry) -> Result<OpenStream, SourceError> {
+    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {
         // One that cannot be opened is no lesser failure than one that dies: there is no point without it.
-        Ok((self.opener)(&self.full_name(entry))
-            .unwrap_or_else(|error| Box::new(Stillborn(source_error(&error).message))))
+        let stream = (self.opener)(&self.full_name(entry))
+            .unwrap_or_else(|error| OpenStream::of(Stillborn(source_error(&error).message)));
+        self.last.note(stream.stop);
+        Ok(stream.reader)
     }
 
     fn detail(&self, _entry: &SourceEntry) -> Result<SourceDetail, SourceError> {

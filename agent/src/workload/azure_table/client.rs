@@ -9,6 +9,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use ring::hmac;
 use serde_json::Value;
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::Monitor;
 
 use super::entity::Entity;
 use crate::workload::WorkloadError;
@@ -17,6 +18,8 @@ const VERSION: &str = "2019-02-02";
 /// Longest wait for a connection, and for the next bytes of an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How soon somebody who gives up waiting is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often a request is sent that the service was too busy for, or that was lost on the way.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
@@ -107,9 +110,22 @@ impl TableClient {
         Ok(Self { runtime, requests })
     }
 
-    /// Returns the names of all tables, in order.
-    pub(super) fn tables(&self) -> Result<Vec<String>, WorkloadError> {
-        self.runtime.block_on(self.requests.tables())
+    /// Returns the names of all tables, in order; an error as soon as `monitor` is cancelled.
+    pub(super) fn tables(&self, monitor: &dyn Monitor) -> Result<Vec<String>, WorkloadError> {
+        let given_up = async {
+            while !monitor.cancelled() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                tables = self.requests.tables() => tables,
+                () = given_up => {
+                    let what = format!("listing the tables of account {} was given up", self.requests.account);
+                    Err(WorkloadError::failed(what))
+                }
+            }
+        })
     }
 
     /// Makes a table; one that is there already is none the worse.

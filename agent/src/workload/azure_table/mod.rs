@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::{Monitor, SilentMonitor};
 use storepool::source::DataSource;
 use zeroize::Zeroizing;
 
@@ -22,7 +23,7 @@ use client::TableClient;
 use read::TableStream;
 pub(crate) use restore::AzureTableRestore;
 
-use super::streams::{StreamTree, source_error};
+use super::streams::{LastStream, OpenStream, StreamTree, source_error};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
 use crate::config::AzureTableConfig;
 use crate::error::Cause;
@@ -53,8 +54,12 @@ impl AzureTable {
     }
 
     // All tables, or those that are configured; one of those that is not there is a fault.
-    fn tables(&self, client: &TableClient) -> Result<Vec<String>, WorkloadError> {
-        let there = client.tables()?;
+    fn tables(
+        &self,
+        client: &TableClient,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<String>, WorkloadError> {
+        let there = client.tables(monitor)?;
         if self.config.tables.is_empty() {
             return Ok(there);
         }
@@ -77,7 +82,7 @@ impl Workload for AzureTable {
 
     fn check(&self) -> Vec<Finding> {
         let id = format!("source {}", self.name());
-        let found = connect(&self.config).and_then(|client| self.tables(&client));
+        let found = connect(&self.config).and_then(|client| self.tables(&client, &SilentMonitor));
         vec![match found {
             Ok(tables) => Finding::good(id, format!("{} tables", tables.len())),
             Err(error) => {
@@ -96,10 +101,14 @@ impl Workload for AzureTable {
 
     fn prepare<'a>(
         &'a self,
-        _surroundings: &'a Surroundings<'a>,
+        surroundings: &'a Surroundings<'a>,
     ) -> Result<Box<dyn Prepared + 'a>, Cause> {
         let client = connect(&self.config)?;
-        let tables = self.tables(&client)?;
+        let tables = self.tables(&client, surroundings.monitor);
+        if surroundings.monitor.cancelled() {
+            return Err(storepool::Error::Interrupted.into());
+        }
+        let tables = tables?;
         let detail = TablesDetail {
             format: FORMAT,
             account: self.config.account.clone(),
@@ -118,9 +127,10 @@ impl Workload for AzureTable {
             time: SystemClock::new().now(),
             opener: Arc::new(move |file| {
                 let table = file.strip_suffix(SUFFIX).unwrap_or(file);
-                Ok(Box::new(TableStream::start(&client, table, parallel)))
+                Ok(OpenStream::of(TableStream::start(&client, table, parallel)))
             }),
             finisher: Box::new(move || Ok(text.clone())),
+            last: LastStream::default(),
         };
         Ok(Box::new(Tables(tree)))
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use storepool::entry::EntryPath;
-use storepool::monitor::Monitor;
+use storepool::monitor::{Monitor, SilentMonitor};
 use tokio::task::JoinSet;
 
 use super::client::{Change, Continuation, TableClient};
@@ -196,7 +196,7 @@ fn occupied_of(
     client: &TableClient,
     tables: &[(EntryPath, String)],
 ) -> Result<Vec<String>, WorkloadError> {
-    let there = client.tables()?;
+    let there = client.tables(&SilentMonitor)?;
     let mut occupied = Vec::new();
     for (_, table) in tables {
         let exists = there.iter().any(|other| other.eq_ignore_ascii_case(table));

@@ -17,7 +17,7 @@ pub(crate) use restore::CommandRestore;
 use service::{Service, ServiceState};
 
 use super::program::Program;
-use super::streams::{OpenStream, StreamTree};
+use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Debt, Finding, Prepared, Surroundings, Workload, WorkloadError};
 use crate::config::CommandConfig;
 use crate::error::Cause;
@@ -148,6 +148,7 @@ impl Workload for CommandExport {
             time: SystemClock::new().now(),
             opener: Arc::new(move |file| opening.export(file)),
             finisher: Box::new(move || Ok(text.clone())),
+            last: LastStream::default(),
         };
         Ok(Box::new(Suspended { service, tree, suspends, monitor: monitored }))
     }
@@ -166,6 +167,8 @@ impl Prepared for Suspended<'_> {
     }
 
     fn release(self: Box<Self>) -> Result<(), Cause> {
+        // Nothing may be at work on a service that is resumed.
+        self.tree.last.end();
         if !self.suspends {
             return Ok(());
         }
@@ -183,7 +186,7 @@ impl Service {
             .ok_or_else(|| WorkloadError::failed(format!("there is no export \"{file}\"")))?;
         let mut program = self.program(command, ServiceState::Exporting);
         program.variables.push(("KEEPWELL_EXPORT".to_string(), file.to_string()));
-        Ok(Box::new(program.stream()?))
+        Ok(program.stream()?.into())
     }
 
     fn program(&self, command: &crate::config::HookCommand, state: ServiceState) -> Program {

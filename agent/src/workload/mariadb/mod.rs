@@ -18,7 +18,7 @@ use storepool::clock::{Clock, SystemClock};
 use storepool::source::DataSource;
 
 use super::program::Program;
-use super::streams::{OpenStream, StreamTree};
+use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
 use crate::config::{DatabasesConfig, MariadbConfig};
 use crate::error::Cause;
@@ -216,6 +216,7 @@ impl Workload for Mariadb {
             time: SystemClock::new().now(),
             opener: Arc::new(opener),
             finisher: Box::new(finisher),
+            last: LastStream::default(),
         };
         Ok(Box::new(Opened { tree, _scratch: scratch }))
     }
@@ -244,7 +245,7 @@ fn open(
     if name == COPY
         && let Some(copy) = copy
     {
-        return Ok(Box::new(copy.stream()?.saying(COMPLETED)));
+        return Ok(copy.stream()?.saying(COMPLETED).into());
     }
     if let Some(log) = name.strip_prefix(LOGS).and_then(|rest| rest.strip_prefix('/')) {
         let path = folder.join(log);
@@ -252,7 +253,7 @@ fn open(
             WorkloadError::failed(format!("cannot open the binary log {}", path.display()))
                 .because(cause)
         })?;
-        return Ok(Box::new(file));
+        return Ok(OpenStream::of(file));
     }
     let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the server"));
     let dump = dumps.iter().find(|dump| dump.file == name).ok_or_else(missing)?;
@@ -266,7 +267,7 @@ fn open(
     // After this a name is never taken for an option.
     command.extend(["--".to_string(), dump.database.clone()]);
     let program = Program { command, user: None, variables: Vec::new() };
-    Ok(Box::new(program.stream()?))
+    Ok(program.stream()?.into())
 }
 
 fn finish(

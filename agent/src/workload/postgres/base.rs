@@ -5,10 +5,13 @@
 
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
+use storepool::monitor::Monitor;
 
 use super::archive::Archive;
 use super::connection::{Address, Connection, Purpose, Row, Said};
@@ -16,6 +19,8 @@ use super::error::PostgresError;
 use super::inventory::{Arrived, BadPage};
 use super::lsn::Lsn;
 use super::pages::PAGE;
+use super::stream::Closer;
+use crate::workload::streams::OpenStream;
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
@@ -25,6 +30,8 @@ const OLDEST_VERSION: u32 = 150_000;
 const DATA_CORRUPTED: &str = "XX001";
 /// Longest list of what was sent; a file takes some 150 bytes in it.
 const INVENTORY_LIMIT: usize = 1 << 30;
+/// How soon somebody who gives up waiting for the beginning is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Name of that list.
 pub(super) const INVENTORY: &str = "backup_manifest";
 
@@ -75,6 +82,8 @@ pub(crate) const DETAIL_FORMAT: u32 = 1;
 /// A base backup that arrives.
 pub(super) struct BaseBackup {
     inner: Mutex<Inner>,
+    // Beside the lock, which whoever waits for the server holds.
+    closer: Closer,
 }
 
 struct Inner {
@@ -97,9 +106,70 @@ enum Part {
 }
 
 impl BaseBackup {
-    /// Asks the server to begin. Returns when it has: then it is known which archives will come.
-    pub(super) fn begin(address: &Address) -> Result<Self> {
-        let mut connection = Connection::open(address, Purpose::Replication)?;
+    /// Asks the server to begin. Returns when it has: then it is known which archives will come. That may take a checkpoint's time; when `monitor` is
+    /// cancelled meanwhile, it ends with an error.
+    pub(super) fn begin(address: &Address, monitor: &dyn Monitor) -> Result<Self> {
+        let connection = Connection::open(address, Purpose::Replication)?;
+        let closer = connection.closer()?;
+        let has_begun = AtomicBool::new(false);
+        let inner = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_begun.load(Ordering::Relaxed) {
+                    if monitor.cancelled() {
+                        return closer.close();
+                    }
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            });
+            let inner = Inner::begin(connection);
+            has_begun.store(true, Ordering::Relaxed);
+            inner
+        })?;
+        Ok(Self { inner: Mutex::new(inner), closer })
+    }
+
+    /// Returns the files that will come, in their order.
+    pub(super) fn files(&self) -> Vec<String> {
+        let inner = self.lock();
+        let archives = inner.detail.archives.iter().map(|archive| archive.file.clone());
+        archives.chain([INVENTORY.to_string()]).collect()
+    }
+
+    /// Opens one of [`BaseBackup::files`]; they must be read in their order, each to its end.
+    pub(super) fn stream(self: &Arc<Self>, file: &str) -> Option<OpenStream> {
+        let inner = self.lock();
+        let number = inner.detail.archives.iter().position(|archive| archive.file == file);
+        let part = match number {
+            Some(number) => Part::Archive(number),
+            None if file == INVENTORY => Part::Inventory,
+            None => return None,
+        };
+        drop(inner);
+        let base = Arc::downgrade(self);
+        let end = move || base.upgrade().iter().for_each(|base| base.closer.close());
+        Some(OpenStream::of(BaseStream { base: self.clone(), part }).ended_by(end))
+    }
+
+    /// Takes the end from the server, after everything was read: where the cluster is consistent, and whether all that was sent arrived. Returns the
+    /// description and the damaged pages, and how many there are.
+    ///
+    /// # Errors
+    /// The server did not end the backup successfully, or something is missing: then there is no base.
+    pub(super) fn finish(&self) -> Result<(BaseDetail, Vec<BadPage>, u64)> {
+        let mut inner = self.lock();
+        inner.finish()?;
+        let (named, count) = inner.arrived.bad_pages();
+        let (named, count) = (named.to_vec(), count);
+        Ok((inner.detail.clone(), named, count))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn begin(mut connection: Connection) -> Result<Self> {
         let version: u32 = number(&mut connection, "server_version_num")?;
         if version < OLDEST_VERSION {
             return Err(PostgresError::TooOld {
@@ -134,58 +204,17 @@ impl BaseBackup {
         };
         let judged_from = (page_checksums && usual_pages).then_some(start);
         Ok(Self {
-            inner: Mutex::new(Inner {
-                connection,
-                detail,
-                part: Part::Before,
-                pending: Bytes::new(),
-                archive: Archive::new(),
-                arrived: Arrived::new(judged_from),
-                inventory: Vec::new(),
-                failure: None,
-            }),
+            connection,
+            detail,
+            part: Part::Before,
+            pending: Bytes::new(),
+            archive: Archive::new(),
+            arrived: Arrived::new(judged_from),
+            inventory: Vec::new(),
+            failure: None,
         })
     }
 
-    /// Returns the files that will come, in their order.
-    pub(super) fn files(&self) -> Vec<String> {
-        let inner = self.lock();
-        let archives = inner.detail.archives.iter().map(|archive| archive.file.clone());
-        archives.chain([INVENTORY.to_string()]).collect()
-    }
-
-    /// Opens one of [`BaseBackup::files`]; they must be read in their order, each to its end.
-    pub(super) fn stream(self: &Arc<Self>, file: &str) -> Option<Box<dyn Read + Send>> {
-        let inner = self.lock();
-        let number = inner.detail.archives.iter().position(|archive| archive.file == file);
-        let part = match number {
-            Some(number) => Part::Archive(number),
-            None if file == INVENTORY => Part::Inventory,
-            None => return None,
-        };
-        drop(inner);
-        Some(Box::new(BaseStream { base: self.clone(), part }))
-    }
-
-    /// Takes the end from the server, after everything was read: where the cluster is consistent, and whether all that was sent arrived. Returns the
-    /// description and the damaged pages, and how many there are.
-    ///
-    /// # Errors
-    /// The server did not end the backup successfully, or something is missing: then there is no base.
-    pub(super) fn finish(&self) -> Result<(BaseDetail, Vec<BadPage>, u64)> {
-        let mut inner = self.lock();
-        inner.finish()?;
-        let (named, count) = inner.arrived.bad_pages();
-        let (named, count) = (named.to_vec(), count);
-        Ok((inner.detail.clone(), named, count))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
     // Reads on until bytes of `part` are pending, or it is over.
     fn fill(&mut self, part: Part) -> Result<()> {
         while self.pending.is_empty() && self.part <= part {

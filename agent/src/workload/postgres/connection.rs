@@ -14,7 +14,7 @@ use postgres_protocol::message::{backend, frontend};
 use zeroize::Zeroizing;
 
 use super::error::PostgresError;
-use super::stream::Stream;
+use super::stream::{Closer, Stream};
 use crate::config::{SslMode, is_own};
 
 type Result<T> = std::result::Result<T, PostgresError>;
@@ -149,6 +149,11 @@ impl Connection {
         connection.send(|out| frontend::startup_message(parameters, out))?;
         connection.log_in(address)?;
         Ok(connection)
+    }
+
+    /// Returns what ends the connection from another thread.
+    pub(super) fn closer(&self) -> Result<Closer> {
+        self.stream.closer().map_err(broken(self))
     }
 
     /// Returns the server as it is named to people.

@@ -33,7 +33,7 @@ use self::base::{BaseBackup, BaseDetail};
 use self::connection::{Address, Connection, Purpose, Way};
 use self::error::PostgresError;
 use super::program::Program;
-use super::streams::{OpenStream, StreamTree};
+use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
 use crate::config::{DatabasesConfig, PostgresConfig, SslMode};
 use crate::error::Cause;
@@ -141,7 +141,13 @@ impl Workload for Postgres {
         }
         let (dumps, globals) = self.dumps(&address)?;
         let base = match self.config.physical && !surroundings.dry_run {
-            true => Some(Arc::new(BaseBackup::begin(&address)?)),
+            true => {
+                let begun = BaseBackup::begin(&address, surroundings.monitor);
+                if surroundings.monitor.cancelled() {
+                    return Err(storepool::Error::Interrupted.into());
+                }
+                Some(Arc::new(begun?))
+            }
             false => None,
         };
         Ok(Box::new(Opened(Cluster::new(self.name(), address, base, (dumps, globals), doubts))))
@@ -254,6 +260,7 @@ impl Cluster {
             time: SystemClock::new().now(),
             opener: Arc::new(opener),
             finisher: Box::new(finisher),
+            last: LastStream::default(),
         };
         Self { tree, doubts }
     }
@@ -270,7 +277,7 @@ fn open(
     }
     let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the cluster"));
     let program = dump_program(address, dumps, globals, name).ok_or_else(missing)?;
-    Ok(Box::new(program.stream()?))
+    Ok(program.stream()?.into())
 }
 
 fn finish(

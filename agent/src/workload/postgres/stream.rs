@@ -1,7 +1,7 @@
 //! The way the bytes take to a server: its Unix socket, TCP, or TLS over TCP.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +58,15 @@ impl Stream {
         }
     }
 
+    /// Returns what ends it from another thread.
+    pub(super) fn closer(&self) -> io::Result<Closer> {
+        Ok(match self {
+            Self::Unix(stream) => Closer::Unix(stream.try_clone()?),
+            Self::Tcp(stream) => Closer::Tcp(stream.try_clone()?),
+            Self::Tls(stream) => Closer::Tcp(stream.sock.try_clone()?),
+        })
+    }
+
     /// Reads what has come.
     pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -74,6 +83,26 @@ impl Stream {
             Self::Tcp(stream) => stream.write_all(bytes),
             Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
+    }
+}
+
+/// Ends a way while somebody waits for what comes.
+#[derive(Debug)]
+pub(super) enum Closer {
+    /// The socket of this machine.
+    Unix(UnixStream),
+    /// TCP, whatever is inside.
+    Tcp(TcpStream),
+}
+
+impl Closer {
+    /// Nothing more comes or goes.
+    pub(super) fn close(&self) {
+        // It may have ended by itself.
+        let _ = match self {
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+        };
     }
 }
 

@@ -20,7 +20,7 @@ use storepool::source::DataSource;
 
 pub(crate) use restore::SqliteRestore;
 
-use super::streams::{StreamLook, StreamTree};
+use super::streams::{LastStream, OpenStream, StreamLook, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
 use crate::config::SqliteConfig;
 use crate::error::Cause;
@@ -139,10 +139,11 @@ impl Workload for Sqlite {
             looks,
             time: SystemClock::new().now(),
             opener: Arc::new(move |file| match places.get(file) {
-                Some(path) => copy::copy_stream(path, &state),
+                Some(path) => copy::copy_stream(path, &state).map(OpenStream::of),
                 None => Err(WorkloadError::failed(format!("there is no database {file}"))),
             }),
             finisher: Box::new(move || Ok(text.clone())),
+            last: LastStream::default(),
         };
         Ok(Box::new(Copied(tree)))
     }
