@@ -19,6 +19,7 @@ pub use session::Session;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use crate::catalog::{Catalog, Notes, Point};
 use crate::clock::Clock;
@@ -27,12 +28,18 @@ use crate::entropy::{Entropy, random_bytes};
 use crate::error::{Error, Result};
 use crate::id::{PointId, PoolId, hex};
 use crate::index::{Index, PackNo, PackRow};
-use crate::lock::{HeldLock, Locks};
+use crate::lock::{HeldLock, LockMode, Locks};
 use crate::manifest::Manifest;
 use crate::marker::Marker;
 use crate::point::PointFiles;
 use crate::simulated::{self, Mistake};
 use crate::space::Reserve;
+
+/// The lock of point files.
+const POINTS_LOCK: &str = "points";
+/// How long to wait before looking at it again, and how often: half a minute.
+const POINTS_PAUSE: Duration = Duration::from_millis(5);
+const POINTS_TRIES: u32 = 6_000;
 
 /// Choices that do not change the format.
 #[derive(Clone, Debug)]
@@ -184,7 +191,34 @@ impl Pool {
     }
 
     /// Makes points not exist any more: marks first, catalog next, files last. Their chunks stay until prune.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if somebody else writes point files all the time.
     pub fn forget(&self, points: &[PointId]) -> Result<()> {
+        let _alone = self.lock_points()?;
+        self.forget_alone(points)
+    }
+
+    /// Waits for the lock under which point files are written again or removed, each time for a moment: who saw a point before it was forgotten must
+    /// not write it again afterwards.
+    pub(crate) fn lock_points(&self) -> Result<HeldLock> {
+        let mut tries = 0;
+        loop {
+            match self.locks.take(POINTS_LOCK, LockMode::Exclusive) {
+                Err(Error::Busy { .. }) if tries < POINTS_TRIES => tries += 1,
+                other => return other,
+            }
+            std::thread::sleep(POINTS_PAUSE);
+            // Whoever holds it goes on meanwhile, also where processes take turns.
+            for directory in self.present_paths() {
+                let path = directory.join("tmp");
+                self.world.disk.list(&path).map_err(Error::io("list", &path))?;
+            }
+        }
+    }
+
+    /// The same as [`Pool::forget`] for who holds that lock.
+    pub(crate) fn forget_alone(&self, points: &[PointId]) -> Result<()> {
         for files in self.point_files() {
             for point in points {
                 if !simulated::makes(Mistake::ForgottenUnmarked) {

@@ -165,9 +165,9 @@ fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
 impl Ran {
     /// Returns the point that was made, if the run said so.
     fn point(&self) -> Option<String> {
-        let summary =
+        let mut summary =
             self.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let summary = summary.filter(|line| line["message_type"] == "summary").last()?;
+        let summary = summary.rfind(|line| line["message_type"] == "summary")?;
         summary["point"].as_str().map(str::to_string)
     }
 }

@@ -51,10 +51,7 @@ impl Drop for Writer {
 /// Returns the last number that was committed for certain.
 fn committed(oracle: &Path) -> u64 {
     let text = fs::read_to_string(oracle).unwrap_or_default();
-    text.lines()
-        .filter(|line| line.len() == 9)
-        .next_back()
-        .map_or(0, |line| line.parse().expect("a number"))
+    text.lines().rfind(|line| line.len() == 9).map_or(0, |line| line.parse().expect("a number"))
 }
 
 fn must_be_sound(copy: &Path, expected: RangeInclusive<u64>, when: &str) {
@@ -105,8 +102,11 @@ fn copies_are_sound_and_complete_whatever_is_killed() {
         if round % 2 == 0 {
             assert_eq!(ran.code, Some(0), "round {round}, seed {seed}: {ran:?}");
         }
-        let last =
-            ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).last();
+        let last = ran
+            .stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .next_back();
         if let Some(point) = last.as_ref().and_then(|last| last["point"].as_str()) {
             // One may have been committed and not noted yet, and one before the kill.
             made.push((point.to_string(), before..=committed(&oracle) + 2));

@@ -107,14 +107,15 @@ impl Program {
     /// # Errors
     /// It cannot be started, or a signal ended it.
     pub(crate) fn verdict(&self) -> Result<(i32, String), WorkloadError> {
-        let mut child = Running(self.start(Stdio::null(), Stdio::piped())?);
-        let complaint = Complaint::listen(&mut child.0);
-        let said = Complaint::of(child.0.stdout.take(), ANSWER_MOST as usize);
+        let mut child = self.start(Stdio::null(), Stdio::piped())?;
+        let complaint = Complaint::listen(&mut child);
+        let said = Complaint::of(child.stdout.take(), ANSWER_MOST as usize);
+        let child = Running(Mutex::new(child));
         let failed = |text: String| {
             WorkloadError::failed(format!("\"{}\" did not end by itself", self.name()))
                 .because(text)
         };
-        let status = child.0.wait().map_err(|cause| failed(cause.to_string()))?;
+        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
         let text = format!("{}\n{}", said.text().trim(), complaint.text().trim());
         match status.code() {
             Some(code) => Ok((code, text.trim().to_string())),
@@ -129,7 +130,7 @@ impl Program {
     pub(crate) fn serve(&self) -> Result<Server, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::null())?;
         let complaint = Complaint::listen(&mut child);
-        Ok(Server { child: Running(child), complaint })
+        Ok(Server { child: Running(Mutex::new(child)), complaint })
     }
 
     /// Starts it and has `feed` write to its standard input, then waits for its end.
@@ -205,18 +206,18 @@ pub(crate) struct Server {
 impl Server {
     /// Returns how it ended, if it did so by itself.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        let status = self.child.0.try_wait().ok()??;
+        let status = self.child.lock().try_wait().ok()??;
         Some(ending(status, &self.complaint.text()))
     }
 
     /// Asks it to stop with `signal` and waits for its end; what takes longer than `patience` is ended.
-    pub(crate) fn stop(mut self, signal: Signal, patience: Duration) {
+    pub(crate) fn stop(self, signal: Signal, patience: Duration) {
         // It has ended already, if it cannot be sent.
-        let _ = kill_process(Pid::from_child(&self.child.0), signal);
+        let _ = kill_process(Pid::from_child(&self.child.lock()), signal);
         let clock = SystemClock::new();
         let begin = clock.monotonic();
         let elapsed = || clock.monotonic().saturating_sub(begin);
-        while elapsed() < patience && matches!(self.child.0.try_wait(), Ok(None)) {
+        while elapsed() < patience && matches!(self.child.lock().try_wait(), Ok(None)) {
             std::thread::sleep(LOOK_EVERY);
         }
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::{PackId, PointId};
 use crate::index::{DirectoryNo, PackNo, PackRow};
 use crate::pack::writer::{SealedPack, pack_path};
+use crate::point::{PointFiles, PointNames};
 use crate::pool::Pool;
 use crate::simulated::{self, Mistake};
 
@@ -176,10 +177,23 @@ fn sync_all(pool: &Pool, folders: impl IntoIterator<Item = PathBuf>) -> Result<(
 
 // Returns the points that the catalog did not know.
 fn reconcile_points(pool: &Pool) -> Result<Vec<PointId>> {
-    let mut names = Vec::new();
-    for files in pool.point_files() {
-        names.push((files, files.names()?));
+    let names = list_points(pool)?;
+    let listed: BTreeSet<_> = pool.points()?.iter().map(|point| point.id).collect();
+    let agrees = |names: &PointNames| names.forgotten.is_empty() && names.points == listed;
+    if names.iter().all(|(_, names)| agrees(names)) {
+        return Ok(Vec::new());
     }
+    // What was seen without the lock may be forgotten meanwhile.
+    let _alone = pool.lock_points()?;
+    reconcile_alone(pool)
+}
+
+fn list_points(pool: &Pool) -> Result<Vec<(PointFiles<'_>, PointNames)>> {
+    pool.point_files().map(|files| Ok((files, files.names()?))).collect()
+}
+
+fn reconcile_alone(pool: &Pool) -> Result<Vec<PointId>> {
+    let names = list_points(pool)?;
     let forgotten: BTreeSet<_> =
         names.iter().flat_map(|(_, names)| &names.forgotten).copied().collect();
     finish_forgetting(pool, &forgotten)?;
@@ -238,7 +252,7 @@ fn finish_forgetting(pool: &Pool, forgotten: &BTreeSet<PointId>) -> Result<()> {
         return Ok(());
     }
     let points: Vec<_> = forgotten.iter().copied().collect();
-    pool.forget(&points)
+    pool.forget_alone(&points)
 }
 
 // Copies a point's file to the directories that lack it, from the first sound copy.

@@ -30,6 +30,7 @@ pub struct FoundPoint {
 /// Writes each missing or damaged point file from another copy or from the manifest chunk. Returns how many.
 pub(super) fn mend_files(session: &Session) -> Result<u64> {
     let pool = session.pool();
+    let _alone = pool.lock_points()?;
     let forgotten = forgotten(pool)?;
     let mut points: BTreeSet<_> = pool.points()?.iter().map(|point| point.id).collect();
     for files in pool.point_files() {

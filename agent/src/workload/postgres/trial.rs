@@ -11,6 +11,7 @@ use storepool::clock::{Clock, SystemClock};
 
 use super::connection::{Address, Connection, Purpose, Way};
 use super::error::PostgresError;
+use crate::config::SslMode;
 use crate::error::Cause;
 use crate::workload::trial::{Stage, Trial, find, last_words};
 
@@ -107,7 +108,14 @@ pub(crate) fn try_out(
 
 fn address(stage: &Stage<'_>, role: &str) -> Address {
     let way = Way::Socket(stage.room.to_path_buf());
-    Address { way, port: PORT, user: role.to_string(), password: None }
+    Address {
+        way,
+        port: PORT,
+        user: role.to_string(),
+        password: None,
+        sslmode: SslMode::Disable,
+        sslrootcert: None,
+    }
 }
 
 fn databases(address: &Address) -> Result<Vec<String>, PostgresError> {
