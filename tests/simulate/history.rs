@@ -42,6 +42,8 @@ struct History {
     sources: Vec<Source>,
     // Objects of the vault whose bytes were changed behind everybody's back.
     tampered: BTreeSet<String>,
+    // Points that were there before the step: a check speaks of no others.
+    known: BTreeSet<PointId>,
     // Damage that was done and not yet healed.
     pool_is_rotten: bool,
     vault_is_rotten: bool,
@@ -54,6 +56,7 @@ impl History {
             promises: Promises::default(),
             sources: vec![Source::default(); 2],
             tampered: BTreeSet::new(),
+            known: BTreeSet::new(),
             pool_is_rotten: false,
             vault_is_rotten: false,
         }
@@ -65,6 +68,7 @@ impl History {
             return self.happen(step.op);
         };
         self.host.remember();
+        self.known = self.promises.points.keys().copied().collect();
         let other = step.beside.and_then(|(op, seed)| Some((self.pick(op)?, seed)));
         // One at a time holds the lock of a vault.
         let other = other.filter(|(other, _)| !(is_online(&work) && is_online(other)));
@@ -270,7 +274,8 @@ impl History {
             return Ok(());
         }
         let reading = if in_pool { self.read_pool()? } else { self.read_vault()? };
-        let missed = reading.unreadable.iter().find(|(point, _)| !affected.contains(point));
+        let is_missed = |point| self.known.contains(point) && !affected.contains(point);
+        let missed = reading.unreadable.iter().find(|(point, _)| is_missed(point));
         match missed {
             Some((point, error)) => Err(format!(
                 "{} calls the point {} whole, but: {error}; found: {detail}",
