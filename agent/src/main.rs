@@ -23,6 +23,7 @@ mod healing;
 mod hooks;
 mod job;
 mod journal;
+mod memory;
 mod metrics;
 mod nearest;
 mod notify;
@@ -48,5 +49,6 @@ mod worker;
 mod workload;
 
 fn main() -> std::process::ExitCode {
+    memory::keep_little();
     cli::main()
 }

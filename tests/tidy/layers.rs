@@ -40,6 +40,7 @@ const AGENT: &[&[&str]] = &[
     &[
         "accounts",
         "duration",
+        "memory",
         "nearest",
         "notify",
         "place",
