@@ -2,6 +2,7 @@
 //! compares it with what the point says of itself, and leaves a sealed record. What it proves and what not: docs/drills.md.
 
 mod database;
+mod opened;
 mod record;
 mod sample;
 mod sandbox;
@@ -27,6 +28,8 @@ use crate::record::open_journal;
 use crate::vaults;
 use source::SourceDrill;
 
+/// How often the points are listed again when one that was just listed was replaced.
+const LOOKS_MOST: usize = 5;
 /// What the exit code of damage is.
 const DAMAGE: u8 = 5;
 
@@ -123,7 +126,7 @@ pub(crate) fn run(
         tracing::info!(swept, "sandboxes of drills that were ended were removed");
     }
     let key = SealKey::open(&state).attempt(attempt)?;
-    let (copy, origin) = open(assembly, config, group, order)?;
+    let (copy, mut origin) = open(assembly, config, group, order)?;
     origin.allow_restore(assembly)?;
     let seed = order.seed.unwrap_or_else(|| Seed::fresh(&SystemEntropy));
     let mut results = Vec::new();
@@ -131,7 +134,20 @@ pub(crate) fn run(
         let name = source.name();
         let drill =
             SourceDrill { assembly, config, group, source: &name, order, seed, copy: &copy };
-        let result = drilled(&drill, &origin).and_then(|record| {
+        let mut found = drilled(&drill, &origin);
+        for _ in 1..LOOKS_MOST {
+            match &found {
+                // A push of the log replaced it after the points were listed.
+                Err(Error {
+                    cause: Cause::Pool(storepool::Error::PointNotFound { .. }), ..
+                }) => {
+                    (_, origin) = open(assembly, config, group, order)?;
+                    found = drilled(&drill, &origin);
+                }
+                _ => break,
+            }
+        }
+        let result = found.and_then(|record| {
             keep(assembly, config, &key, &record)
                 .attempt(|| format!("keep the record of the drill of {name}"))?;
             Ok(record)

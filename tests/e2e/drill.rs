@@ -174,6 +174,33 @@ fn damage_is_found_told_and_over_when_it_is_healed() {
 }
 
 #[test]
+fn a_damaged_vault_is_not_proven_by_a_sound_pool() {
+    let keepwell = Keepwell::new();
+    copied(&keepwell);
+    drill(&keepwell, &["web", "--from", "vault"], 0);
+    let vault = keepwell.home().join("vault");
+    let length = |path: &PathBuf| fs::metadata(vault.join(path)).expect("there").len();
+    let objects = crate::harness::picture(&vault);
+    let largest =
+        objects.keys().filter(|path| vault.join(path).is_file()).max_by_key(|it| length(it));
+    let largest = vault.join(largest.expect("objects"));
+    let mut bytes = fs::read(&largest).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).expect("written");
+
+    drill(&keepwell, &["web"], 0);
+    let (summary, told) = drill(&keepwell, &["web", "--from", "vault"], 5);
+
+    assert_eq!(summary["sources"][0]["verdict"], "damaged", "{summary}");
+    assert!(told.stderr.contains("check --vault --read-data"), "{told:?}");
+    let proofs = proofs(&status(&keepwell));
+    assert!(proofs[0]["failed"].is_null() && proofs[1]["failed"].is_string(), "{proofs:?}");
+    let shown = keepwell.run(["status"]).stdout;
+    assert!(shown.contains("FAILED (vault main)"), "{shown}");
+}
+
+#[test]
 fn the_same_seed_chooses_the_same_files_again_and_another_one_others() {
     let keepwell = Keepwell::new();
     protected(&keepwell);

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::harness::{Keepwell, Ran, wait_until};
+use crate::home::is_root;
 use crate::servers::{Mariadb, Postgres, mariadb, postgres};
 
 /// An order of numbers that an index goes by, and that can be turned round behind its back.
@@ -119,6 +120,40 @@ fn the_server_of_a_killed_drill_ends_with_it_and_its_folder_goes_with_the_next()
     keepwell.ok(["drill", "db"]);
 
     assert_eq!((left_behind, left()), (1, 0));
+    expect_nothing_left(&keepwell);
+}
+
+#[test]
+fn where_its_server_cannot_run_a_cluster_is_compared_and_graded_lower() {
+    if !is_root("a machine without PostgreSQL's programs") {
+        return;
+    }
+    let keepwell = Keepwell::new();
+    let postgres = Postgres::start(&[]);
+    protect(&keepwell, &postgres.source(""));
+    let closed = tempfile::tempdir().expect("a folder of root's alone");
+    let alone = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(closed.path(), alone).expect("a mode");
+    let inner = keepwell.command(["--json", "drill", "db"]);
+    let hide = "mount -t tmpfs none /usr/lib/postgresql && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", hide]).arg(inner.get_program());
+    command.args(inner.get_args()).current_dir(keepwell.path("")).stdin(Stdio::null());
+
+    let without = Ran::of(command.output().expect("unshare"));
+    let refused = keepwell.run(["drill", "db", "--in", closed.path().to_str().expect("text")]);
+
+    assert_eq!(without.code, Some(0), "{without:?}");
+    let source = without.summary()["sources"][0].clone();
+    assert_eq!(
+        (&source["grade"], &source["whole"]),
+        (&"compared".into(), &true.into()),
+        "{source}"
+    );
+    let check = source["check"].as_str().unwrap_or_default();
+    assert!(check.contains("not started: PostgreSQL 15 is not installed here"), "{source}");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("user \"postgres\" may not enter"), "{refused:?}");
     expect_nothing_left(&keepwell);
 }
 

@@ -72,7 +72,9 @@ fn tables_come_back_with_every_type_exact_under_other_names_too() {
     let again = keepwell.ok(["--json", "backup", "tables"]).summary();
     let refused = keepwell.run(["restore", "latest:tables", "--service"]);
     keepwell.ok(["restore", "latest:tables", "--service", "-p", "prefix=back"]);
+    let drilled = keepwell.ok(["drill", "tables"]);
 
+    assert!(drilled.stdout.contains("1404 entities of 2 tables were read"), "{drilled:?}");
     let summary = made.summary();
     assert_eq!(summary["groups"][0]["points"][0]["files"], 2, "{summary}");
     assert_eq!(again["groups"][0]["points"][0]["entries_unchanged"], 2, "{again}");

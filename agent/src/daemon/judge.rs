@@ -291,6 +291,7 @@ mod tests {
     fn config() -> Config {
         let text = "[pool]\npaths = [\"p\"]\n[vault.a]\ncredentials = \"a\"\n\
                     [group.web]\nsources = [{ files = [\"/\"] }]\nschedule = \"daily 02:00\"\ntimezone = \"UTC\"\n\
+                    drill = { schedule = \"daily 05:00\" }\n\
                     [group.hand]\nsources = [{ files = [\"/\"] }]\n";
         Config::parse(Path::new("/c.toml"), text).unwrap()
     }
@@ -324,6 +325,9 @@ mod tests {
             ("backup web", None, 49, Some(Critical)),
             ("sync web", Some(100), 149, Some(Warning)),
             ("sync web", Some(100), 100 + 7 * 24 + 1, Some(Critical)),
+            ("drill web", Some(100), 148, None),
+            ("drill web", Some(100), 149, Some(Warning)),
+            ("drill hand", None, 100_000, None),
             ("prune", Some(0), 30 * 24 + 1, Some(Warning)),
             ("check --vault=a", Some(0), 30 * 24, None),
             ("check --vault=a", Some(0), 30 * 24 + 1, Some(Warning)),

@@ -1,8 +1,6 @@
 //! The drill of a database server: its data directory made in the sandbox, started there by its own programs, and checked by them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,13 +15,13 @@ use crate::accounts::{self, User};
 use crate::config::SourceConfig;
 use crate::error::Cause;
 use crate::origin::Origin;
+use crate::workload::PointContents;
 use crate::workload::mariadb::{self, MariadbDetail};
 use crate::workload::postgres::base::BaseDetail;
 use crate::workload::postgres::recovery::{ClusterOrder, WalPoint};
 use crate::workload::postgres::route::Target;
 use crate::workload::postgres::{self, PostgresDetail};
 use crate::workload::trial::{Stage, Trial};
-use crate::workload::{PointContents, WorkloadError};
 
 /// A recovery and the preparation of a copy write more than was stored: a quarter of it is allowed for.
 const GROWTH_SHARE: u64 = 4;
@@ -230,27 +228,4 @@ fn tablespaces(
         Ok((location.to_path_buf(), folder))
     };
     spaces.map(|space| space.location.as_path()).enumerate().map(place).collect()
-}
-
-/// Opens the restored databases of a point of SQLite that are in the sample, and has them check themselves.
-///
-/// # Errors
-/// The first that is damaged, with what SQLite says.
-pub(super) fn check_sqlite(
-    manifest: &Manifest,
-    restored: &Path,
-) -> Result<Option<String>, WorkloadError> {
-    let mut checked = 0;
-    for (file, known_as) in crate::workload::sqlite::databases(&manifest.detail) {
-        let path = restored.join(OsStr::from_bytes(file.as_bytes()));
-        if path.is_file() {
-            crate::workload::sqlite::prove_restored(&path, &known_as)?;
-            checked += 1;
-        }
-    }
-    let text = match checked {
-        1 => "SQLite opened it: its check found nothing wrong".to_string(),
-        many => format!("SQLite opened all {many}: its check found nothing wrong"),
-    };
-    Ok((checked > 0).then_some(text))
 }

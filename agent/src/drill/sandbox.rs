@@ -14,6 +14,7 @@ use storepool::space::Reserve;
 use crate::accounts::User;
 use crate::error::Cause;
 use crate::scratch;
+use crate::workload::WorkloadError;
 
 /// Begins the name of each sandbox, wherever it is: nothing else is ever swept.
 const PREFIX: &str = "keepwell-drill-";
@@ -109,6 +110,11 @@ impl Sandbox {
         };
         let absolute = std::path::absolute(&base);
         let base = absolute.map_err(|cause| Cause::Io { action: "find", path: base, cause })?;
+        if let Some(tenant) = tenant.filter(|tenant| !may_enter(tenant, &base)) {
+            let message = format!("user \"{}\" may not enter {}", tenant.name, base.display());
+            let hint = "name a folder that its server can reach with --in DIR";
+            return Err(WorkloadError::failed(message).hint(hint).into());
+        }
         let (session, lock) =
             Locks::new(desk.clone(), holder.to_string()).begin_session(&SystemEntropy)?;
         let number = session.strip_prefix(SESSION).unwrap_or(&session);

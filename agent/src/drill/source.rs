@@ -9,7 +9,8 @@ use storepool::manifest::Manifest;
 use storepool::restore::{RestoreOptions, RestoreProblem, restore};
 
 use super::DrillOrder;
-use super::database::{Attempt as Start, check_sqlite};
+use super::database::Attempt as Start;
+use super::opened;
 use super::record::{DrillRecord, Grade, Verdict};
 use super::sample::{Sample, Seed};
 use super::sandbox::Sandbox;
@@ -20,7 +21,6 @@ use crate::config::{Config, GroupConfig};
 use crate::error::{Attempt, Cause, Error};
 use crate::origin::Origin;
 use crate::workload::WorkloadError;
-use crate::workload::sqlite::WORKLOAD as SQLITE;
 
 /// What a file system needs for an entry beside its content.
 const ENTRY_ROOM: u64 = 4096;
@@ -141,7 +141,7 @@ impl SourceDrill<'_> {
         let mut record = self.record(point, now);
         // Only after the comparison: whoever opens a database may write to it.
         let checked = match findings.difference_count {
-            0 if point.workload == SQLITE => check_sqlite(manifest, &target),
+            0 => opened::check(manifest, &target),
             _ => Ok(None),
         };
         sandbox.close()?;
@@ -156,9 +156,9 @@ impl SourceDrill<'_> {
         record.remarks.extend(findings.remarks.into_iter().map(str::to_string));
         match checked {
             Ok(None) => {}
-            Ok(check) => {
-                record.grade = Grade::Working;
-                record.check = check;
+            Ok(Some((grade, check))) => {
+                record.grade = grade;
+                record.check = Some(check);
             }
             Err(error) => {
                 record.difference_count += 1;

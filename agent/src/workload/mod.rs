@@ -5,7 +5,7 @@
 //! service and not only into a folder, a [`Restorer`] ([`restorer`]). What it has to remember in a point beside the tree is JSON that
 //! [`DataSource::finish`] returns, described in `docs/format.md`.
 
-mod azure_table;
+pub(crate) mod azure_table;
 mod command;
 mod contents;
 pub(crate) mod discovery;

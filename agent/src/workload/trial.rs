@@ -121,6 +121,15 @@ impl Drop for OnTrial {
     }
 }
 
+/// Returns the result of a server that did not start: what this machine refuses it says nothing about the data.
+pub(super) fn not_started(how: &str) -> Trial {
+    let refused = ["Permission denied", "No space left", "Cannot allocate memory", "shared memory"];
+    match refused.iter().any(|words| how.contains(words)) {
+        true => Trial::NotMade(format!("this machine does not let it start: {how}")),
+        false => Trial::Failed(format!("it does not start: {how}")),
+    }
+}
+
 /// Returns the first of these programs that is there.
 pub(super) fn find(name: &str, folders: &[String]) -> Option<PathBuf> {
     folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())

@@ -370,6 +370,7 @@ fn is_writable(path: &FilePath) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_body_that_is_no_such_document_is_refused() {
@@ -377,5 +378,30 @@ mod tests {
         assert!(parse::<NewPoints>(b"{\"force\": true}").unwrap().force);
         assert_eq!(parse::<NewPoints>(b"{\"forse\": true}").unwrap_err().status, 422);
         assert!(parse::<NewRestore>(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_drill_is_the_task_only_as_it_is_configured() {
+        let text = "[pool]\npaths = [\"p\"]\n[vault.main]\ncredentials = \"c\"\n[group.web]\nsources = [{ files = [\"/\"] }]\n\
+                    drill = { from = \"vault\", sample = \"2G\" }\n";
+        let config = Config::parse(FilePath::new("/c.toml"), text).unwrap();
+        let group = &config.groups["web"];
+        let name = |body: &str| {
+            let new: NewDrill = parse(body.as_bytes()).unwrap();
+            new.order(group).map(|order| order.name(group))
+        };
+
+        assert_eq!(name("{}").as_deref(), Ok("drill web"));
+        assert_eq!(
+            name(r#"{"sample":"2GiB","vault":"main","seed":"00000000000000ff"}"#).as_deref(),
+            Ok("drill web")
+        );
+        assert_eq!(name(r#"{"from":"pool"}"#).as_deref(), Ok("drill web --from=pool"));
+        let small = name(r#"{"sample":"1G"}"#);
+        assert_eq!(small.as_deref(), Ok("drill web --from=vault --sample=1073741824"));
+        for wrong in [r#"{"from":"tape"}"#, r#"{"sample":"none"}"#, r#"{"seed":"1"}"#] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
+        assert!(name(r#"{"from":"pool","vault":"main"}"#).is_err());
     }
 }

@@ -7,6 +7,7 @@ mod client;
 mod entity;
 mod read;
 mod restore;
+pub(crate) mod trial;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -42,6 +43,9 @@ struct TablesDetail {
     account: String,
     tables: Vec<String>,
 }
+
+/// The kind of these points.
+pub(crate) const WORKLOAD: &str = "azure-table";
 
 /// A source of tables.
 pub(crate) struct AzureTable {
@@ -120,7 +124,7 @@ impl Workload for AzureTable {
         let client = Arc::new(client);
         let parallel = self.config.parallel;
         let tree = StreamTree {
-            workload: "azure-table",
+            workload: WORKLOAD,
             label: self.name(),
             names: tables.iter().map(|table| format!("{table}{SUFFIX}")).collect(),
             looks: BTreeMap::new(),

@@ -10,7 +10,7 @@ use storepool::clock::{Clock, SystemClock};
 
 use crate::error::Cause;
 use crate::workload::program::Program;
-use crate::workload::trial::{Stage, Trial, find, last_words};
+use crate::workload::trial::{Stage, Trial, find, last_words, not_started};
 
 /// What `mariadb-backup` leaves in the directory that the server cannot guess.
 const SETTINGS_FILE: &str = "backup-my.cnf";
@@ -74,7 +74,7 @@ pub(crate) fn try_out(stage: &Stage<'_>, version: &str) -> Result<(Trial, Durati
     let ended = server.wait(stage.monitor, || UnixStream::connect(&socket).is_ok())?;
     let ready = elapsed();
     if let Some(how) = ended {
-        return Ok((Trial::Failed(format!("it does not start: {how}")), ready));
+        return Ok((not_started(&how), ready));
     }
     let check = ["mariadb-check", "--no-defaults", "--all-databases", "--check", "--silent"];
     let check = check.map(String::from);

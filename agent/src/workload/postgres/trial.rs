@@ -13,7 +13,7 @@ use super::connection::{Address, Connection, Purpose, Way};
 use super::error::PostgresError;
 use crate::config::SslMode;
 use crate::error::Cause;
-use crate::workload::trial::{Stage, Trial, find, last_words};
+use crate::workload::trial::{Stage, Trial, find, last_words, not_started};
 
 const PORT: u16 = 5432;
 /// The role that every cluster is made with has this number, whatever its name.
@@ -71,7 +71,7 @@ pub(crate) fn try_out(
     })?;
     let ready = elapsed();
     let role = match (ended, first) {
-        (Some(how), _) => return Ok((Trial::Failed(format!("it does not start: {how}")), ready)),
+        (Some(how), _) => return Ok((not_started(&how), ready)),
         (None, None) => return not_made("none of its roles is known".to_string()),
         (None, Some(role)) => role,
     };

@@ -133,7 +133,7 @@ impl Workload for Sqlite {
             detail.databases.into_iter().map(|one| (one.file, one.path)).collect();
         let state = surroundings.state.clone();
         let tree = StreamTree {
-            workload: "sqlite",
+            workload: WORKLOAD,
             label: self.name(),
             names: places.keys().cloned().collect(),
             looks,
