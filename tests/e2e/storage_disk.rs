@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::harness::wait_until;
 use crate::home::{Home, is_root, text_of};
 use crate::mount::Mount;
 use crate::tree::Random;
@@ -163,6 +164,30 @@ fn what_a_killed_examination_left_goes_with_the_next_one_and_does_not_keep_a_poo
 
     assert!(!scratch.exists());
     home.run(["check"]).expect_code(0);
+}
+
+#[test]
+fn a_killed_examination_leaves_nothing_that_the_next_one_does_not_remove() {
+    let home = Home::empty();
+    let directory = home.directory("disk");
+    let scratch = directory.join(SCRATCH);
+    // On a busy machine it may have ended before the signal arrives; then it is tried again.
+    let was_killed = (0..20).any(|_| {
+        let mut running = home.command(["selftest", "storage", "disk"]).spawn().expect("started");
+        wait_until("it is at work", || {
+            let work = std::fs::read_dir(&scratch).into_iter().flatten().flatten();
+            let mut names = work.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.any(|name| name.starts_with("work-"))
+                || running.try_wait().expect("asked").is_some()
+        });
+        running.kill().expect("killed");
+        running.wait().expect("gone");
+        scratch.exists()
+    });
+    assert!(was_killed, "killed in the middle");
+
+    home.run(["selftest", "storage", "--quick", "disk"]);
+    assert!(!scratch.exists());
 }
 
 #[test]
