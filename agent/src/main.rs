@@ -21,6 +21,7 @@ mod error;
 mod examination;
 mod healing;
 mod hooks;
+mod http;
 mod job;
 mod journal;
 mod memory;

@@ -86,7 +86,7 @@ fn scratch(keepwell: &Keepwell) -> Vec<PathBuf> {
 }
 
 fn points(keepwell: &Keepwell) -> Vec<String> {
-    let points = keepwell.document(["points", "db"]);
+    let points = keepwell.document(["points"]);
     let points = points["points"].as_array().expect("a list");
     points.iter().map(|point| point["id"].as_str().expect("an id").to_string()).collect()
 }

@@ -78,7 +78,7 @@ fn a_server_that_takes_nothing_but_tls_is_backed_up_if_it_is_who_it_says() {
         assert!(refused.stderr.contains("no protected connection to"), "{refused:?}");
         assert!(refused.stderr.contains("hint: sslrootcert"), "{refused:?}");
     }
-    assert!(other_authority.stderr.contains("UnknownIssuer"), "{other_authority:?}");
+    assert!(other_authority.stderr.contains("invalid peer certificate"), "{other_authority:?}");
     let open = backup(&keepwell, &source(", sslmode = \"disable\""));
     assert_eq!(open.code, Some(1), "{open:?}");
     assert!(open.stderr.contains("no encryption"), "{open:?}");

@@ -135,6 +135,43 @@ fn a_restore_merges_or_replaces_as_it_is_told() {
 }
 
 #[test]
+fn everything_that_keeps_tables_from_going_back_is_told_at_once() {
+    let azurite = AzuriteTable::start();
+    azurite.python(
+        "for name in ['One', 'Two']: service.create_table(name).upsert_entity({'PartitionKey': 'p', 'RowKey': 'r'})",
+        &[],
+    );
+    let keepwell = configured(&azurite);
+    keepwell.ok(["backup", "tables"]);
+    let order = ["restore", "latest:tables", "--service"];
+
+    let typed =
+        ["-p", "nonsense=1", "-p", "account=other", "-p", "endpoint=nowhere", "-p", "table=x"];
+    let refused = keepwell.run([&order[..], &typed].concat());
+    let names = keepwell.run([&order[..], &["-p", "prefix=1-"]].concat());
+    let no_place = keepwell.run([&order[..], &["-p", "key_file=/nowhere/key"]].concat());
+
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    for fault in [
+        "4 things keep point",
+        "from going into account other",
+        "there is no parameter \"nonsense\"",
+        "\"endpoint\" is no address",
+        "no key is named: add -p key_file=FILE",
+        "\"table\" is for a point of one table",
+        "nothing was changed",
+    ] {
+        assert!(refused.stderr.contains(fault), "{fault}: {refused:?}");
+    }
+    assert_eq!(names.code, Some(6), "{names:?}");
+    for table in ["1-One", "1-Two"] {
+        let fault = format!("\"{table}\" cannot be the name of a table");
+        assert!(names.stderr.contains(&fault), "{names:?}");
+    }
+    assert!(no_place.stderr.contains("cannot read the key in /nowhere/key"), "{no_place:?}");
+}
+
+#[test]
 fn a_wrong_key_makes_no_point_and_is_not_repeated() {
     let azurite = AzuriteTable::start();
     let keepwell = configured(&azurite);

@@ -191,6 +191,30 @@ fn sources_of_a_consistent_group_are_a_set_that_is_whole_or_not_there() {
     keepwell.ok(["backup", "app"]);
     let back = keepwell.path("back");
     keepwell.ok(["restore", "latest:app", "--set", "--to", back.to_str().expect("text")]);
+    let listed = keepwell.document(["points", "--sets"]);
+    let shown = keepwell.ok(["points", "--sets"]).stdout;
+    fs::write(keepwell.path("srv/a.txt"), b"changed").expect("written");
+    ask(&keepwell.path("app.db"), "UPDATE t SET x = 2");
+    let refused = keepwell.run(["restore", "latest:app", "--set", "--in-place"]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert_eq!(fs::read(keepwell.path("srv/a.txt")).expect("there"), b"changed");
+    let set = ["restore", "latest:app", "--set"];
+    for way in ["--in-place", "--service"] {
+        fs::write(keepwell.path("srv/a.txt"), b"changed").expect("written");
+        ask(&keepwell.path("app.db"), "UPDATE t SET x = 2");
+        let first = listed["points"][0]["id"].as_str().expect("an id");
+        keepwell.ok(["restore", first, set[2], way, "--replace"]);
+        assert_eq!(fs::read(keepwell.path("srv/a.txt")).expect("there"), b"text", "{way}");
+        assert_eq!(ask(&keepwell.path("app.db"), "SELECT x FROM t"), "1", "{way}");
+    }
+    let sets: Vec<_> =
+        listed["points"].as_array().expect("a list").iter().map(|point| &point["set"]).collect();
+    assert_eq!(sets.len(), 2, "{listed}");
+    assert!(sets[0] == sets[1] && sets[0]["count"] == 2, "{listed}");
+    let id = &sets[0]["id"].as_str().expect("an id")[..8];
+    assert_eq!(shown.matches(&format!("{id} of 2")).count(), 2, "{shown}");
+    let points = || keepwell.ok(["--json", "points"]).stdout.matches("\"short_id\"").count();
+    let whole = points();
     fs::write(keepwell.path("app.db"), "no database any more").expect("written");
     let half = keepwell.run(["backup", "app"]);
 
@@ -199,7 +223,7 @@ fn sources_of_a_consistent_group_are_a_set_that_is_whole_or_not_there() {
     assert_eq!(folders.len(), 2, "{folders:?}");
     assert!(folders.iter().any(|folder| folder.join("a.txt").exists()), "{folders:?}");
     assert_eq!(half.code, Some(1), "{half:?}");
-    assert_eq!(keepwell.ok(["--json", "points"]).stdout.matches("\"short_id\"").count(), 2);
+    assert_eq!(points(), whole);
 }
 
 #[test]

@@ -50,7 +50,7 @@ const AGENT: &[&[&str]] = &[
         "signals",
     ],
     &["error"],
-    &["console", "contents", "schedule", "variables"],
+    &["console", "contents", "http", "schedule", "variables"],
     &["comparison", "config"],
     &["hooks", "journal", "worker"],
     &["workload"],

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use storepool::catalog::{Pin, Point, choose};
-use storepool::manifest::Manifest;
+use storepool::manifest::{Manifest, PointSet};
 
 use super::vault_points;
 use crate::assembly::Assembly;
@@ -32,7 +32,7 @@ pub(super) struct Points {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     latest: Option<u32>,
     /// List the points of a vault instead of the pool's
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["Filter", "latest", "problems"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["Filter", "latest", "problems", "sets"])]
     vault: Option<Option<String>>,
     /// With --vault: those that were forgotten, and until when "keepwell undelete" brings them back
     #[arg(long, requires = "vault")]
@@ -40,6 +40,9 @@ pub(super) struct Points {
     /// List what could not be backed up
     #[arg(long)]
     problems: bool,
+    /// Show which points are of one moment: the sets of groups with consistent = true
+    #[arg(long, conflicts_with = "problems")]
+    sets: bool,
 }
 
 /// Chooses points by what is recorded with them.
@@ -83,6 +86,16 @@ pub(super) struct PointDocument {
     problem_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     problems: Option<Vec<ProblemDocument>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<SetDocument>,
+}
+
+/// The set that a point belongs to.
+#[derive(Debug, Serialize)]
+struct SetDocument {
+    id: String,
+    /// Points that the set was made of.
+    count: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,7 +135,13 @@ impl PointDocument {
             bytes_stored: point.bytes_stored,
             problem_count: point.problem_count,
             problems: None,
+            set: None,
         }
+    }
+
+    fn with_set(mut self, manifest: &Manifest) -> Self {
+        self.set = manifest.set.map(|set| SetDocument { id: set_id(&set), count: set.count });
+        self
     }
 
     fn with_problems(mut self, manifest: &Manifest) -> Self {
@@ -153,13 +172,14 @@ impl Points {
             points.retain(|point| point.problem_count > 0);
         }
         let mut listing = console.listing("points", &serde_json::json!({}));
-        if !self.problems {
+        if !self.problems && !self.sets {
             points.iter().for_each(|point| listing.item(&PointDocument::of(point)));
-            tell_table(console, &points);
+            tell_table(console, &points, None);
             listing.finish(&());
             return Ok(Outcome::Done);
         }
-        for point in points {
+        let mut sets = Vec::new();
+        for point in &points {
             let manifest = match pool.manifest(point.id) {
                 Ok(manifest) => manifest,
                 Err(error) => {
@@ -170,10 +190,17 @@ impl Points {
                     return Err(error);
                 }
             };
+            if self.sets {
+                listing.item(&PointDocument::of(point).with_set(&manifest));
+                sets.push(manifest.set.map(|set| set_cell(&set)).unwrap_or_default());
+                continue;
+            }
             listing.item(&PointDocument::of(point).with_problems(&manifest));
             tell_problems(console, point, &manifest);
         }
-        if listing.items() == 0 {
+        if self.sets {
+            tell_table(console, &points, Some(&sets));
+        } else if listing.items() == 0 {
             console.note("no problems");
         }
         listing.finish(&());
@@ -225,8 +252,18 @@ pub(super) fn tags_cell(point: &Point) -> String {
     words.join(", ")
 }
 
-fn tell_table(console: &Console, points: &[&Point]) {
-    let mut table = Table::new(&[
+fn set_id(set: &PointSet) -> String {
+    set.id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+// Enough of it to see which points go together, and how many they must be.
+fn set_cell(set: &PointSet) -> String {
+    format!("{} of {}", &set_id(set)[..8], set.count)
+}
+
+// `sets` has a cell for each point, if sets are shown.
+fn tell_table(console: &Console, points: &[&Point], sets: Option<&[String]>) {
+    let mut columns = vec![
         ("ID", Align::Left),
         ("Time", Align::Left),
         ("Host", Align::Left),
@@ -237,9 +274,13 @@ fn tell_table(console: &Console, points: &[&Point]) {
         ("Size", Align::Right),
         ("Added", Align::Right),
         ("Problems", Align::Right),
-    ]);
-    for point in points {
-        table.row(vec![
+    ];
+    if sets.is_some() {
+        columns.push(("Set", Align::Left));
+    }
+    let mut table = Table::new(&columns);
+    for (number, point) in points.iter().enumerate() {
+        let mut row = vec![
             point.id.short(),
             local(point.started),
             point.host.clone(),
@@ -250,7 +291,9 @@ fn tell_table(console: &Console, points: &[&Point]) {
             size(point.bytes),
             size(point.bytes_stored),
             if point.problem_count > 0 { count(point.problem_count) } else { String::new() },
-        ]);
+        ];
+        row.extend(sets.and_then(|sets| sets.get(number)).cloned());
+        table.row(row);
     }
     if !points.is_empty() {
         table.lines().iter().for_each(|line| console.say(line));

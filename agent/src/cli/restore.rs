@@ -60,13 +60,13 @@ pub(super) struct Restore {
     /// With --service: a parameter; what is not typed is inherited from the point
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = arguments::parameter)]
     parameter: Vec<(String, String)>,
-    /// With --service: what is there under the target's name may go; a point of it is made first
+    /// With --service, or --set --in-place: what is there under the target's name may go; a point of it is made first
     #[arg(long)]
     replace: bool,
     /// With --service: accept that so many things that wait in the target are lost
     #[arg(long, value_name = "NUMBER", requires = "service")]
     accept_pending: Option<u64>,
-    /// All points that were made of one moment with this one; with --to each in a folder of its own
+    /// All points that were made of one moment with this one: with --to each in a folder of its own, else each to its place, files or service
     #[arg(long)]
     set: bool,
     /// What happens where something is already
@@ -164,7 +164,8 @@ struct Summary {
 
 impl Restore {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
-        if !self.service && (!self.parameter.is_empty() || self.replace) {
+        let to_services = self.service || self.set && self.in_place;
+        if !to_services && (!self.parameter.is_empty() || self.replace) {
             return Err(Error::usage("--parameter and --replace are for --service"));
         }
         if let (Some(at), Some(directory)) = (&self.at, &self.to) {
@@ -195,15 +196,11 @@ impl Restore {
                 set.iter().map(ToString::to_string).collect()
             }
         };
+        if self.set && self.to.is_none() {
+            return self.to_places(assembly, &origin, &points);
+        }
         if self.service {
-            let order = ServiceOrder {
-                parameters: &self.parameter,
-                replace: self.replace,
-                conflict: self.conflict.into(),
-                dry_run: self.dry_run,
-                accept_pending: self.accept_pending,
-            };
-            return restore_service::run(assembly, &origin, &points, &order);
+            return restore_service::run(assembly, &origin, &points, &self.service_order());
         }
         let is_database = restore_database::KINDS.contains(&selection.point.workload.as_str());
         let outcome = self.to_folders(assembly, &origin, &points)?;
@@ -213,6 +210,42 @@ impl Restore {
             );
         }
         Ok(outcome)
+    }
+
+    // Each point of a set to its place: files where they were, everything else to its service, whichever of the two was typed. What would keep a service
+    // from having its point is told before a file is touched.
+    fn to_places(
+        &self,
+        assembly: &Assembly,
+        origin: &Origin,
+        points: &[String],
+    ) -> Result<Outcome, Error> {
+        let (mut files, mut services) = (Vec::new(), Vec::new());
+        for point in points {
+            let (selection, _) = origin.select(point).attempt(|| "restore".to_string())?;
+            let kind = if selection.point.workload == "files" { &mut files } else { &mut services };
+            kind.push(point.clone());
+        }
+        let order = self.service_order();
+        restore_service::check(assembly, origin, &services, &order)?;
+        let outcome = match files.is_empty() {
+            true => Outcome::Done,
+            false => self.to_folders(assembly, origin, &files)?,
+        };
+        if !services.is_empty() {
+            restore_service::run(assembly, origin, &services, &order)?;
+        }
+        Ok(outcome)
+    }
+
+    fn service_order(&self) -> ServiceOrder<'_> {
+        ServiceOrder {
+            parameters: &self.parameter,
+            replace: self.replace,
+            conflict: self.conflict.into(),
+            dry_run: self.dry_run,
+            accept_pending: self.accept_pending,
+        }
     }
 
     fn to_folders(
@@ -322,7 +355,7 @@ impl Restore {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             only: None,
-            in_place: self.in_place,
+            in_place: self.in_place || self.service,
             verify: self.verify,
             delete: self.delete,
             dry_run: self.dry_run,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use storepool::monitor::SilentMonitor;
 
 use super::workshop;
 use crate::assembly::Assembly;
@@ -57,10 +58,7 @@ pub(super) fn run(
     let mut restored = Vec::new();
     let progress = assembly.console.progress("bytes");
     if points.len() > 1 && !order.dry_run {
-        let check = ServiceOrder { dry_run: true, ..*order };
-        for point in points {
-            one(assembly, &config, origin, point, &check, &progress)?;
-        }
+        check(assembly, origin, points, order)?;
     }
     for point in points {
         restored.push(one(assembly, &config, origin, point, order, &progress)?);
@@ -68,6 +66,21 @@ pub(super) fn run(
     let elapsed = progress.finish();
     tell(assembly, restored, order.dry_run, elapsed);
     Ok(Outcome::Done)
+}
+
+/// Finds what would keep services from having `points`, and changes nothing.
+pub(super) fn check(
+    assembly: &Assembly,
+    origin: &Origin,
+    points: &[String],
+    order: &ServiceOrder<'_>,
+) -> Result<(), Error> {
+    let config = assembly.config()?;
+    let check = ServiceOrder { dry_run: true, ..*order };
+    for point in points {
+        one(assembly, &config, origin, point, &check, &SilentMonitor)?;
+    }
+    Ok(())
 }
 
 fn one(

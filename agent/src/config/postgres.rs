@@ -115,9 +115,16 @@ impl PostgresConfig {
         }
         let port = section.number("port", 1..=65_535)?.and_then(|port| u16::try_from(port).ok());
         let user = section.text("user", "the name of a role")?.unwrap_or(USUAL_USER);
+        let wal = section.flag("wal")?;
+        let is_physical = section.get("physical").is_none() || section.flag("physical")?;
+        if wal && !is_physical {
+            return Err(
+                section.wrong("wal", "WAL needs a physical base: leave physical = false away")
+            );
+        }
         let (physical, dump) = DatabasesConfig::read(&section)?;
         let sslmode = SslMode::read(&section, host.as_deref())?;
-        let config = Self {
+        Ok(Self {
             name: section.text("name", "a name for the cluster")?.map(str::to_string),
             socket: socket.unwrap_or_else(|| USUAL_SOCKET.into()),
             host,
@@ -127,15 +134,9 @@ impl PostgresConfig {
             sslmode,
             sslrootcert: section.path("sslrootcert", "a file with certificates")?,
             physical,
-            wal: section.flag("wal")?,
+            wal,
             dump,
-        };
-        if !physical && config.wal {
-            return Err(
-                section.wrong("wal", "WAL needs a physical base: leave physical = false away")
-            );
-        }
-        Ok(config)
+        })
     }
 
     /// Returns the source as it is in force.

@@ -1,9 +1,10 @@
 //! Notices and heartbeats over HTTP. The address may hold a token: it never appears in an error.
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 
 use super::{CourierError, PATIENCE, reveal};
 use crate::config::WebhookConfig;
+use crate::http::{builder, told};
 
 /// Posts a JSON body.
 pub(super) fn post(
@@ -27,19 +28,13 @@ fn send(
 ) -> Result<(), CourierError> {
     let failed = |detail: String| CourierError::Web { what, detail };
     let url = reveal(&config.url)?;
-    // One TLS stack and one provider for the whole process; a second installation changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(|error| failed(error.to_string()))?;
     runtime.block_on(async {
-        let client = Client::builder()
-            .timeout(PATIENCE)
-            .user_agent(concat!("keepwell/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| failed(told(error)))?;
+        let client = builder().timeout(PATIENCE).build().map_err(|error| failed(told(error)))?;
         let mut request = client.request(method, url.as_str());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
@@ -50,16 +45,4 @@ fn send(
             status => Err(failed(format!("the server answered {}", status.as_u16()))),
         }
     })
-}
-
-// The error of the library names the address; its causes do not.
-fn told(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -46,6 +46,24 @@ impl PointContents<'_> {
         })
     }
 
+    /// Returns the error that tells everything that keeps the point from `target`, together: whoever restores is in a hurry.
+    pub(crate) fn kept_from(&self, target: &str, faults: &[String], hint: &str) -> WorkloadError {
+        let count = match faults.len() {
+            1 => "one thing keeps".to_string(),
+            count => format!("{count} things keep"),
+        };
+        let point = self.id.short();
+        let faults = faults.join("; ");
+        let message = format!("{count} point {point} from going into {target}: {faults}");
+        WorkloadError::refused(message).hint(format!("nothing was changed; -n checks again{hint}"))
+    }
+
+    /// Returns the error for a point whose description is of a later version than we know.
+    pub(crate) fn of_newer_version(&self) -> WorkloadError {
+        let message = format!("point {} was made by a newer Keepwell", self.id.short());
+        WorkloadError::failed(message).hint("use that version")
+    }
+
     /// Returns all regular files, in order of their paths, with their lengths in bytes.
     pub(crate) fn files(&self) -> Result<Vec<(EntryPath, u64)>, Cause> {
         let reader = self.chunks.reader()?;

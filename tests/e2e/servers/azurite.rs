@@ -8,9 +8,9 @@ use super::process::{ServerProcess, free_ports};
 use super::{Place, tool};
 
 const CONTAINER: &str = "keepwell-tests";
-const ACCOUNT: &str = "devstoreaccount1";
+pub(super) const ACCOUNT: &str = "devstoreaccount1";
 // Of the emulator, published by Microsoft, the same everywhere.
-const KEY: &str =
+pub(super) const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 // Makes the container: only whoever holds the account's key may.
 const MAKE_CONTAINER: &str = r#"
@@ -36,23 +36,7 @@ pub(crate) struct Azurite {
 impl Azurite {
     /// Starts it.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let [port] = free_ports();
-        let number = port.to_string();
-        let arguments = [
-            "--silent",
-            "--skipApiVersionCheck",
-            "--disableTelemetry",
-            "--inMemoryPersistence",
-            "--blobHost",
-            "127.0.0.1",
-            "--blobPort",
-            &number,
-        ];
-        let program = tool("azurite/node_modules/.bin/azurite-blob");
-        let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
-        process.wait_for_port("127.0.0.1", port);
-        let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
+        let (process, folder, endpoint) = start("blob");
         let made = Command::new("python3")
             .args(["-c", MAKE_CONTAINER, &endpoint, ACCOUNT, KEY, CONTAINER])
             .output()
@@ -65,4 +49,26 @@ impl Azurite {
     pub(crate) fn place(&self, prefix: &str) -> Place {
         Place::azure(format!("az://{CONTAINER}/{prefix}"), self.endpoint.clone(), ACCOUNT, KEY)
     }
+}
+
+/// Starts the emulator of one service, `blob` or `table`; returns it, its folder, and the address of the account.
+pub(super) fn start(service: &str) -> (ServerProcess, TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [port] = free_ports();
+    let (host_option, port_option) = (format!("--{service}Host"), format!("--{service}Port"));
+    let number = port.to_string();
+    let arguments = [
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--inMemoryPersistence",
+        &host_option,
+        "127.0.0.1",
+        &port_option,
+        &number,
+    ];
+    let program = tool(&format!("azurite/node_modules/.bin/azurite-{service}"));
+    let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
+    process.wait_for_port("127.0.0.1", port);
+    (process, folder, format!("http://127.0.0.1:{port}/{ACCOUNT}"))
 }

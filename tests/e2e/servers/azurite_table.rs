@@ -5,13 +5,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::process::{ServerProcess, free_ports};
+use super::azurite::{ACCOUNT, KEY, start};
+use super::process::ServerProcess;
 use super::tool;
 
-const ACCOUNT: &str = "devstoreaccount1";
-// Of the emulator, published by Microsoft, the same everywhere.
-const KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 // What every script begins with: `service`, a client of the account.
 const CLIENT: &str = r#"
 import sys, datetime, uuid, json, base64
@@ -32,23 +29,7 @@ pub(crate) struct AzuriteTable {
 impl AzuriteTable {
     /// Starts it.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let [port] = free_ports();
-        let number = port.to_string();
-        let arguments = [
-            "--silent",
-            "--skipApiVersionCheck",
-            "--disableTelemetry",
-            "--inMemoryPersistence",
-            "--tableHost",
-            "127.0.0.1",
-            "--tablePort",
-            &number,
-        ];
-        let program = tool("azurite/node_modules/.bin/azurite-table");
-        let mut process = ServerProcess::start(&program, &arguments, folder.path(), &[]);
-        process.wait_for_port("127.0.0.1", port);
-        let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
+        let (process, folder, endpoint) = start("table");
         Self { _process: process, _folder: folder, endpoint }
     }
 

@@ -12,6 +12,7 @@ use storepool::clock::{Clock, SystemClock};
 use storepool::monitor::Monitor;
 
 use super::entity::Entity;
+use crate::http::{builder, told};
 use crate::workload::WorkloadError;
 
 const VERSION: &str = "2019-02-02";
@@ -83,8 +84,6 @@ impl TableClient {
         if key.is_empty() {
             return Err(no_key());
         }
-        // One TLS stack and one provider for the whole process; a second installation changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |cause: String| {
             WorkloadError::failed(format!("cannot talk to account {account}")).because(cause)
         };
@@ -94,10 +93,9 @@ impl TableClient {
             .enable_all()
             .build()
             .map_err(|cause| failed(cause.to_string()))?;
-        let client = Client::builder()
+        let client = builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("keepwell/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|cause| failed(told(cause)))?;
         let usual = format!("https://{account}.table.core.windows.net");
@@ -415,15 +413,4 @@ fn code_in(text: &str) -> String {
     let code = text.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
     let code = code.filter(|code| code.chars().all(|letter| letter.is_ascii_alphanumeric()));
     code.map(|code| format!(" ({code})")).unwrap_or_default()
-}
-
-fn told(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

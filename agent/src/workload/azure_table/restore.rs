@@ -88,8 +88,7 @@ impl AzureTableRestore {
     fn plan(&self, point: &PointContents<'_>, order: &RestoreOrder<'_>) -> Result<Plan, Cause> {
         let detail: TablesDetail = point.detail()?;
         if detail.format != FORMAT {
-            let message = format!("point {} was made by a newer Keepwell", point.id.short());
-            return Err(WorkloadError::failed(message).hint("use that version").into());
+            return Err(point.of_newer_version().into());
         }
         let mut faults = Vec::new();
         let mut config = self.target(order, &mut faults);
@@ -133,10 +132,11 @@ impl AzureTableRestore {
         match client.filter(|_| faults.is_empty()) {
             Some(client) => Ok(Plan { client, config, tables, occupied }),
             None => {
-                let message =
-                    format!("point {} cannot be restored: {}", point.id.short(), faults.join("; "));
-                let hint = "nothing was changed; -n checks again";
-                Err(WorkloadError::refused(message).hint(hint).into())
+                let target = match config.account.as_str() {
+                    "" => "an account".to_string(),
+                    account => format!("account {account}"),
+                };
+                Err(point.kept_from(&target, &faults, "").into())
             }
         }
     }

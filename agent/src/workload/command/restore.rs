@@ -93,8 +93,7 @@ impl CommandRestore {
     fn plan(&self, point: &PointContents<'_>, order: &RestoreOrder<'_>) -> Result<Plan, Cause> {
         let detail: CommandDetail = point.detail()?;
         if detail.format != FORMAT {
-            let message = format!("point {} was made by a newer Keepwell", point.id.short());
-            return Err(WorkloadError::failed(message).hint("use that version").into());
+            return Err(point.of_newer_version().into());
         }
         let mut faults = Vec::new();
         let service = self.service(&detail, order, &mut faults);
@@ -105,18 +104,8 @@ impl CommandRestore {
         if faults.is_empty() {
             return Ok(Plan { service, files, target_exists });
         }
-        let count = match faults.len() {
-            1 => "one thing keeps".to_string(),
-            count => format!("{count} things keep"),
-        };
-        let message = format!(
-            "{count} point {} from going into {}: {}",
-            point.id.short(),
-            service.target(),
-            faults.join("; ")
-        );
-        let hint = "nothing was changed; -n checks again, --to DIR gets the exports as files";
-        Err(WorkloadError::refused(message).hint(hint).into())
+        let elsewhere = ", --to DIR gets the exports as files";
+        Err(point.kept_from(service.target(), &faults, elsewhere).into())
     }
 
     // Typed parameters win over those of the point, those over the configured ones.
