@@ -146,7 +146,7 @@ fn everything_that_keeps_tables_from_going_back_is_told_at_once() {
     let order = ["restore", "latest:tables", "--service"];
 
     let typed =
-        ["-p", "nonsense=1", "-p", "account=other", "-p", "endpoint=nowhere", "-p", "table=x"];
+        ["-p", "nonsense=1", "-p", "account=other", "-p", "endpoint=nowhere", "-p", "table=xyz"];
     let refused = keepwell.run([&order[..], &typed].concat());
     let names = keepwell.run([&order[..], &["-p", "prefix=1-"]].concat());
     let no_place = keepwell.run([&order[..], &["-p", "key_file=/nowhere/key"]].concat());
