@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Keepwell, Ran, wait_until};
-use crate::home::announce;
+use crate::home::{announce, setting};
 use crate::mariadb::{replay, text, with_group};
 use crate::servers::Mariadb;
 use crate::servers::mariadb::Door;
 use crate::tree::Random;
 
-const ROUNDS: u64 = 4;
+/// Kills of a usual run; `KEEPWELL_E2E_SERVER_KILLS` makes it more.
+const ROUNDS: u64 = 2;
 /// Seconds that are seen, and how many of them are restored.
 const SECONDS: u64 = 7;
 const RESTORED: u64 = 4;
@@ -117,7 +118,7 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
     std::thread::scope(|scope| {
         scope.spawn(|| oracle.write(&door));
         let _stop = Stop(&oracle);
-        for round in 0..ROUNDS {
+        for round in 0..setting("KEEPWELL_E2E_SERVER_KILLS", ROUNDS) {
             wait_until("numbers are committed", || oracle.committed() > 3 * round + 3);
             let known = points(&keepwell);
             let child = keepwell.start(["--json", "backup", "db"]);

@@ -9,13 +9,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{Keepwell, Ran, wait_until};
-use crate::home::announce;
+use crate::home::{announce, setting};
 use crate::postgres_wal::{archiving, restored, switch, text};
 use crate::servers::Postgres;
 use crate::servers::postgres::Door;
 use crate::tree::Random;
 
-const ROUNDS: u64 = 6;
+/// Kills of a usual run; `KEEPWELL_E2E_SERVER_KILLS` makes it more.
+const ROUNDS: u64 = 3;
 /// Every number from 1 on, without a gap, and how many.
 const COUNTED: &str = "select case when count(*) = coalesce(max(n), 0) and count(*) = count(distinct n) then count(*) else -1 end from kept";
 /// What pgbench keeps equal in every transaction.
@@ -109,7 +110,7 @@ fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
         scope.spawn(|| oracle.write(&door));
         let _stop = Stop(&oracle);
         wait_until("numbers are committed", || oracle.committed() > 5);
-        for round in 0..ROUNDS {
+        for round in 0..setting("KEEPWELL_E2E_SERVER_KILLS", ROUNDS) {
             let bench = postgres.bench();
             let before = oracle.committed();
             let mut child = keepwell.start(["--json", "backup", "db"]);
@@ -143,7 +144,7 @@ fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
     assert!(made.iter().all(|(point, _)| all.contains(point)), "{made:?} {all:?}");
     for point in &all {
         let expected = made.iter().find(|(id, _)| id == point).map(|(_, range)| range.clone());
-        let room = Postgres::room();
+        let room = Postgres::room_in_memory();
         keepwell.ok(["restore", point, "--to", text(room.data()), "--at", "base"]);
         let expected = expected.unwrap_or(0..=oracle.committed());
         must_be_sound(&room.started(&[]), expected, &format!("base {point}, seed {seed}"));
@@ -152,7 +153,7 @@ fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
     assert_eq!(last["problem_count"], 0, "{last}");
     if let Some(first) = all.first() {
         // Through every crash and every killed push, from the oldest base on.
-        let room = Postgres::room();
+        let room = Postgres::room_in_memory();
         keepwell.ok(["restore", first, "--to", text(room.data()), "--at", "latest"]);
         let all = oracle.committed()..=oracle.committed();
         must_be_sound(&room.started(&[]), all, &format!("latest from {first}, seed {seed}"));

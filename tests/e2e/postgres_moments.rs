@@ -45,7 +45,7 @@ fn commit_and_note(postgres: &Postgres, first: u64) -> Vec<Moment> {
 }
 
 fn rows_at(keepwell: &Keepwell, moment: &Moment, more: &[&str]) -> String {
-    let room = Postgres::room();
+    let room = Postgres::room_in_memory();
     let order = ["restore", "latest:db", "--to", text(room.data()), "--at", &moment.at];
     keepwell.ok([&order[..], more].concat());
     numbers(&room.started(&[]))

@@ -9,10 +9,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::harness::{Keepwell, Ran, wait_until};
-use crate::home::announce;
+use crate::home::{announce, setting};
 use crate::tree::Random;
 
-const ROUNDS: u64 = 12;
+/// Kills of a usual run; `KEEPWELL_E2E_SERVER_KILLS` makes it more.
+const ROUNDS: u64 = 8;
 
 /// Commits one number after the other and notes each that was committed.
 const WRITER: &str = r#"
@@ -85,7 +86,7 @@ fn copies_are_sound_and_complete_whatever_is_killed() {
     let mut made: Vec<(String, RangeInclusive<u64>)> =
         vec![(first["point"].as_str().expect("an id").to_string(), 1..=committed(&oracle) + 1)];
 
-    for round in 0..ROUNDS {
+    for round in 0..setting("KEEPWELL_E2E_SERVER_KILLS", ROUNDS) {
         let before = committed(&oracle);
         wait_until("more is committed", || committed(&oracle) > before);
         let before = committed(&oracle);

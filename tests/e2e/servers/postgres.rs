@@ -92,8 +92,18 @@ impl Postgres {
 
     /// Makes room for a cluster, with nothing in it yet.
     pub(crate) fn room() -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("kw-pg-").tempdir_in("/tmp").expect("a folder");
+        Self::room_in(Path::new("/tmp"))
+    }
+
+    /// Makes room in memory: for stories that restore often, each time made durable together with whatever else the disk has to write.
+    pub(crate) fn room_in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self::room_in(if memory.is_dir() { memory } else { Path::new("/tmp") })
+    }
+
+    fn room_in(place: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("kw-pg-").tempdir_in(place);
+        let folder = folder.expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         let [port] = free_ports();
         let data = folder.path().join("data");
