@@ -14,6 +14,9 @@ const TIME: Duration = Duration::from_millis(1_500);
 /// Memory that this process may have taken at most, whatever it is given: files are some kilobytes.
 const MEMORY_MOST: u64 = 256 << 20;
 
+/// What is shown instead of a secret, and is none.
+const HIDDEN: &str = "(hidden)";
+
 fn corpus() -> Vec<Vec<u8>> {
     let written = include_str!("../../../tests/fuzz/corpus/configuration.toml");
     let config = Config::parse(Path::new("/etc/keepwell/keepwell.toml"), written);
@@ -46,8 +49,11 @@ fn no_configuration_file_makes_the_reader_panic_or_take_much_memory() {
         let text = String::from_utf8_lossy(&changed);
         let read = std::panic::catch_unwind(|| {
             let config = Config::parse(Path::new("/etc/keepwell/keepwell.toml"), &text).ok()?;
-            // What was taken can be shown, and what is shown is taken again and says the same.
+            // What was taken can be shown, and what is shown, unless it hides a secret, is taken again and says the same.
             let shown = effective(&config);
+            if shown.contains(HIDDEN) {
+                return Some(());
+            }
             let again = Config::parse(Path::new("/etc/keepwell/keepwell.toml"), &shown);
             assert_eq!(again.as_ref().map(effective).as_ref(), Ok(&shown), "{shown}");
             Some(())
