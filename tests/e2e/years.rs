@@ -194,8 +194,8 @@ fn configuration(source: &str) -> String {
     format!(
         "[pool]\npaths = [\"pool\"]\n\
          [vault.main]\ncredentials = \"main.vault\"\npolicy = \"strict\"\nretention = {vault}\n\
-         [vault.main.maintenance]\nforget = \"monthly 3 05:00\"\nprune = \"monthly 20 05:00\"\ncheck = \"monthly 2 05:00\"\ntimezone = \"{ZONE}\"\n\
-         check_alert_after = \"35d\"\nprune_alert_after = \"32d\"\n\
+         [vault.main.maintenance]\nforget = \"monthly 3 05:00\"\nprune = \"never\"\ncheck = \"monthly 20 05:00\"\ntimezone = \"{ZONE}\"\n\
+         check_alert_after = \"32d\"\n\
          [group.web]\nsources = [{{ files = [\"{source}\"] }}]\nschedule = \"weekly Sun 02:30\"\ntimezone = \"{ZONE}\"\n\
          retention = {disk}\nvault = \"main\"\n\
          [maintenance]\nforget = \"monthly 3 04:00\"\nprune = \"monthly 2 04:30\"\ncheck = \"never\"\ntimezone = \"{ZONE}\"\n",
@@ -338,9 +338,7 @@ fn after_two_years_of_the_daemon_exactly_the_points_are_there_that_the_policies_
         job["started"].as_str().is_some_and(|time| time.starts_with("2026-03-05T12:"))
     };
     assert_eq!(copies.iter().filter(on_thursday).count(), 1, "what was stopped goes on at once");
-    for task in
-        ["forget", "prune", "forget --vault=main", "prune --vault=main", "check --vault=main"]
-    {
+    for task in ["forget", "prune", "forget --vault=main", "check --vault=main"] {
         let done = of_task(&jobs, task, "done");
         assert!(done.iter().any(|job| job["reason"] == "schedule"), "{task}");
     }
@@ -351,7 +349,7 @@ fn after_two_years_of_the_daemon_exactly_the_points_are_there_that_the_policies_
         "out of reach main day 14",
         "stopped main",
         // The one of November fell into the days without the vault.
-        "late prune --vault=main",
+        "late check --vault=main",
         "full",
     ] {
         let of_key: Vec<_> = alerts.iter().filter(|alert| alert["key"] == key).collect();

@@ -202,11 +202,7 @@ pub(super) fn without_other_copy(
         match reader.fetch(id, kind) {
             Ok(_) => {}
             Err(error) if error.is_damage() => {
-                let what = match kind {
-                    ChunkKind::Data => DamagedObject::Chunk,
-                    _ => DamagedObject::Tree,
-                };
-                report.add(what, id, error);
+                report.add(DamagedObject::of_chunk(kind), id, error);
                 lost.push(id);
             }
             Err(error) => return Err(error),

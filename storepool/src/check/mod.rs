@@ -15,7 +15,7 @@ pub(crate) use affected::find as affected_points;
 pub(crate) use data::read_all;
 
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ChunkKind};
 use crate::index::PackRow;
 use crate::monitor::{Event, Monitor};
 use crate::pool::Pool;
@@ -42,13 +42,23 @@ pub enum DamagedObject {
     Pack,
     /// A chunk of content is missing.
     Chunk,
-    /// A tree, list or manifest is missing or damaged.
+    /// A tree or list is missing or damaged.
     Tree,
+    /// The copy of a manifest among the chunks is missing or damaged; the point's own file may have it.
+    Manifest,
     /// A point file is missing or damaged.
     Point,
 }
 
 impl DamagedObject {
+    fn of_chunk(kind: ChunkKind) -> Self {
+        match kind {
+            ChunkKind::Data => Self::Chunk,
+            ChunkKind::Manifest => Self::Manifest,
+            _ => Self::Tree,
+        }
+    }
+
     /// Returns the word for programs and people.
     pub fn word(self) -> &'static str {
         match self {
@@ -57,6 +67,7 @@ impl DamagedObject {
             Self::Pack => "pack",
             Self::Chunk => "chunk",
             Self::Tree => "tree",
+            Self::Manifest => "manifest",
             Self::Point => "point",
         }
     }
@@ -139,10 +150,7 @@ pub fn check(
     report.chunks_needed = reach.marks().total();
     let mut broken: HashSet<ChunkId> = HashSet::new();
     for hole in reach.holes() {
-        let what = match hole.kind {
-            crate::id::ChunkKind::Data => DamagedObject::Chunk,
-            _ => DamagedObject::Tree,
-        };
+        let what = DamagedObject::of_chunk(hole.kind);
         if broken.insert(hole.chunk) {
             report.add(what, hole.chunk, &hole.detail);
         }
