@@ -27,8 +27,6 @@ pub enum Mistake {
     LeftoversUnsynced,
     /// A sync believes its ledger about what the vault holds.
     LedgerIsTruth,
-    /// A sync relies on packs that were found lost or damaged.
-    DamageReliedOn,
     /// A prune of the vault deletes before the commit that gives the objects up.
     DeleteBeforeCommit,
     /// A prune of the vault goes by this machine's clock.

@@ -90,11 +90,6 @@ fn a_ledger_that_is_taken_for_the_truth_is_noticed() {
 }
 
 #[test]
-fn a_sync_that_relies_on_what_was_found_damaged_is_noticed() {
-    is_found(Mistake::DamageReliedOn);
-}
-
-#[test]
 fn a_delete_before_its_commit_is_noticed() {
     is_found(Mistake::DeleteBeforeCommit);
 }

@@ -31,9 +31,7 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
         doubt_missing(realm, ledger, &state, &packs).await?;
         listed = Some(packs);
     }
-    if !simulated::makes(Mistake::DamageReliedOn) {
-        batch.doubt(ledger.doubted(&state)?);
-    }
+    batch.doubt(ledger.doubted(&state)?);
     let ground = batch.ground().clone();
     // Live packs that the ledger does not know.
     let mut unknown: BTreeMap<ObjectHash, u64> = state
