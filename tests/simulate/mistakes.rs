@@ -14,7 +14,15 @@ const MISTAKE_LIMIT: Duration = Duration::from_secs(240);
 /// The same seeds each time, so that what was found once is found again.
 const FIRST_SEED: u64 = 1_000;
 
-struct Planted;
+/// A mistake that is made as long as this lives.
+pub(crate) struct Planted;
+
+impl Planted {
+    pub(crate) fn new(mistake: Mistake) -> Self {
+        plant(Some(mistake));
+        Self
+    }
+}
 
 impl Drop for Planted {
     fn drop(&mut self) {
@@ -24,8 +32,7 @@ impl Drop for Planted {
 
 fn is_found(mistake: Mistake) {
     let _alone = alone();
-    let _planted = Planted;
-    plant(Some(mistake));
+    let _planted = Planted::new(mistake);
     let (lived, failure) =
         find_failure(FIRST_SEED, Until::Histories(HISTORIES_MOST), MISTAKE_LIMIT);
     let Some((script, failure)) = failure else {
@@ -87,11 +94,6 @@ fn leftovers_that_are_relied_on_without_a_sync_are_noticed() {
 #[test]
 fn a_ledger_that_is_taken_for_the_truth_is_noticed() {
     is_found(Mistake::LedgerIsTruth);
-}
-
-#[test]
-fn a_delete_before_its_commit_is_noticed() {
-    is_found(Mistake::DeleteBeforeCommit);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn plot(chance: &mut Chance) -> Vec<Step> {
     for _ in 0..3 {
         ops.extend([change(chance), backup, Op::Sync]);
     }
-    match chance.below(3) {
+    match chance.below(4) {
         // Points leave the vault for good, and what they held comes back.
         0 => {
             ops.extend([
@@ -176,6 +176,16 @@ fn plot(chance: &mut Chance) -> Vec<Step> {
                 Op::Undelete { pick: chance.next() },
             ]);
             ops.push(Op::Jump { days: -400 });
+        }
+        // A prune of the vault ends somewhere between what it decides and what it does.
+        2 => {
+            let forget = |chance: &mut Chance| Op::VaultForget { pick: chance.next() };
+            ops.extend([forget(chance), forget(chance), Op::Pass { hours: 15 * 24 }]);
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            let mut cut = calm(Op::VaultPrune { with_pool: true, all: true });
+            cut.troubles = vec![(chance.below(90), Trouble::Dies(Scope::All))];
+            steps.extend([cut, calm(Op::VaultCheck), calm(Op::Sync)]);
+            return steps;
         }
         // What is removed from the pool is wanted again in the same moment.
         _ => {
