@@ -51,8 +51,9 @@ fn fresh_seed() -> u64 {
 
 // Each state of the sources lives histories that nobody has lived before, and the same ones whenever it is tested.
 fn seed_of_this_state() -> u64 {
-    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
-    match head {
+    let sources = ["HEAD:storepool", "HEAD:cloudsync", "HEAD:migrations", "HEAD:tests/simulate"];
+    let trees = std::process::Command::new("git").arg("rev-parse").args(sources).output();
+    match trees {
         Ok(output) if output.status.success() => {
             let hash = blake3::hash(output.stdout.trim_ascii());
             u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"))
