@@ -166,10 +166,8 @@ fn read_object(bytes: &[u8]) -> Verdict {
         ObjectKind::Checkpoint,
         ObjectKind::Manifest,
     ];
-    match kinds.iter().find_map(|kind| container::open(&KEY.keys, *kind, bytes).ok()) {
-        Some(opened) => Verdict::of(&*opened.plaintext),
-        None => Verdict::Refused,
-    }
+    let opened = kinds.iter().find_map(|kind| container::open(&KEY.keys, *kind, bytes).ok());
+    exact(bytes, opened.ok_or(()))
 }
 
 fn vault_objects(kinds: &[&str]) -> Vec<Vec<u8>> {
