@@ -8,6 +8,8 @@ pub const CHUNK_LEAST: usize = 8 << 10;
 pub const CHUNK_AVERAGE: usize = 32 << 10;
 /// Largest chunk.
 pub const CHUNK_MOST: usize = 256 << 10;
+/// Chunk of a run of a database's pages: a few pages, since a page that changed takes its neighbours with it into the pool (docs/decisions/0048).
+pub const PAGES_LENGTH: usize = 32 << 10;
 
 /// Cuts content into chunks whose ends depend on the content around them alone.
 #[derive(Clone, Copy, Debug)]

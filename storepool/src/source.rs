@@ -111,6 +111,33 @@ pub struct Listing {
     pub problems: Vec<(Box<[u8]>, SourceError)>,
 }
 
+/// How content is made, which says where it is best cut into chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Texture {
+    /// Anything: cut where the content itself says.
+    #[default]
+    Plain,
+    /// Pages of a database, which change in place and never move: cut at fixed distances from where they begin.
+    Pages,
+}
+
+/// What a program or a server hands over once, from its beginning to its end. Read by one thread, and dropped by it.
+pub trait SourceStream: Send {
+    /// Reads what comes next into `room`, and returns how many bytes that are and their texture: all bytes of one reading have the same. No byte is
+    /// the end. A run of pages begins where the texture changes.
+    fn read(&mut self, room: &mut [u8]) -> io::Result<(usize, Texture)>;
+}
+
+/// A stream of bytes of which nothing is known.
+#[derive(Debug)]
+pub struct PlainStream<R>(pub R);
+
+impl<R: Read + Send> SourceStream for PlainStream<R> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<(usize, Texture)> {
+        Ok((self.0.read(room)?, Texture::Plain))
+    }
+}
+
 /// A directory of a source.
 pub trait SourceDirectory: Send + Sync {
     /// Lists the directory, exclusions applied.
@@ -125,7 +152,7 @@ pub trait SourceDirectory: Send + Sync {
     /// Opens a stream, which is read to its end. An error of the opening is a problem of this entry, which is left out; a stream that cannot come to a sound end fails with its last reading, and then there is no point. All streams
     /// of a source are read one at a time, those of a directory in the order of their names; a stream may be left behind, and then dropped by another
     /// thread, when the run is interrupted.
-    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {
+    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn SourceStream>, SourceError> {
         Err(SourceError {
             kind: ProblemKind::Unsupported,
             message: format!("\"{}\" is no stream", display_bytes(&entry.name)),

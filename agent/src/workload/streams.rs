@@ -9,15 +9,15 @@ use storepool::entry::{EntryPath, FileTime};
 use storepool::filetree::OwnerNames;
 use storepool::manifest::{Owners, ProblemKind};
 use storepool::source::{
-    DataSource, Listing, SourceDetail, SourceDirectory, SourceEntry, SourceError, SourceFile,
-    SourceKind, SourceStat,
+    DataSource, Listing, PlainStream, SourceDetail, SourceDirectory, SourceEntry, SourceError,
+    SourceFile, SourceKind, SourceStat, SourceStream,
 };
 
 use super::WorkloadError;
 
 /// A stream that is open.
 pub(crate) struct OpenStream {
-    reader: Box<dyn Read + Send>,
+    stream: Box<dyn SourceStream>,
     stop: Option<Stop>,
 }
 
@@ -27,7 +27,12 @@ type Stop = Box<dyn Fn() + Send>;
 impl OpenStream {
     /// Returns the stream of a reader that never waits for long.
     pub(crate) fn of(reader: impl Read + Send + 'static) -> Self {
-        Self { reader: Box::new(reader), stop: None }
+        Self::knowing(PlainStream(reader))
+    }
+
+    /// Returns a stream that knows how its content is made, and never waits for long.
+    pub(crate) fn knowing(stream: impl SourceStream + 'static) -> Self {
+        Self { stream: Box::new(stream), stop: None }
     }
 
     /// Says how it is ended while somebody waits for it.
@@ -222,12 +227,12 @@ impl SourceDirectory for Folder {
         Err(SourceError::io(&format!("open {} as a file", self.full_name(entry)), &cause))
     }
 
-    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {
+    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn SourceStream>, SourceError> {
         // One that cannot be opened is no lesser failure than one that dies: there is no point without it.
         let stream = (self.opener)(&self.full_name(entry))
             .unwrap_or_else(|error| OpenStream::of(Stillborn(source_error(&error).message)));
         self.last.note(stream.stop);
-        Ok(stream.reader)
+        Ok(stream.stream)
     }
 
     fn detail(&self, _entry: &SourceEntry) -> Result<SourceDetail, SourceError> {

@@ -16,8 +16,8 @@ use crate::monitor::{Event, Monitor, SilentMonitor};
 use crate::pool::Pool;
 use crate::restore::read_file;
 use crate::source::{
-    DataSource, Listing, SourceDetail, SourceDirectory, SourceEntry, SourceError, SourceFile,
-    SourceKind, SourceStat,
+    DataSource, Listing, PlainStream, SourceDetail, SourceDirectory, SourceEntry, SourceError,
+    SourceFile, SourceKind, SourceStat, SourceStream,
 };
 use crate::testing::fixture::{create_pool, noise, test_world};
 
@@ -121,7 +121,7 @@ impl SourceDirectory for ScriptedStreams {
     fn stream(
         &self,
         entry: &SourceEntry,
-    ) -> std::result::Result<Box<dyn Read + Send>, SourceError> {
+    ) -> std::result::Result<Box<dyn SourceStream>, SourceError> {
         if self.open.fetch_add(1, Ordering::SeqCst) > 0 {
             self.overlapped.store(true, Ordering::SeqCst);
         }
@@ -134,7 +134,8 @@ impl SourceDirectory for ScriptedStreams {
             Script::NeverEnds => (Vec::new(), false, true),
         };
         let content = io::Cursor::new(content);
-        Ok(Box::new(ScriptedStream { content, fails, for_ever, open: self.open.clone() }))
+        let stream = ScriptedStream { content, fails, for_ever, open: self.open.clone() };
+        Ok(Box::new(PlainStream(stream)))
     }
 
     fn detail(&self, _: &SourceEntry) -> std::result::Result<SourceDetail, SourceError> {

@@ -2,6 +2,8 @@
 
 mod attempt;
 mod base;
+mod blocks;
+mod cutting;
 mod files;
 mod large;
 mod pieces;

@@ -122,6 +122,21 @@ impl Archive {
         Ok(())
     }
 
+    /// Returns how many bytes follow at most until another part of the archive begins: a header, the content of a member, what fills it up.
+    pub(super) fn until_next_part(&self) -> usize {
+        match &self.state {
+            State::Header => BLOCK - self.header.len(),
+            State::Content { left, .. } => usize::try_from(*left).unwrap_or(usize::MAX),
+            State::Padding(left) => *left,
+            State::Trailer => usize::MAX,
+        }
+    }
+
+    /// Returns whether the next byte is content of a member.
+    pub(super) fn is_in_content(&self) -> bool {
+        matches!(self.state, State::Content { .. })
+    }
+
     /// Says that there is no more.
     pub(super) fn finish(&self) -> Result<(), Malformed> {
         match self.state {

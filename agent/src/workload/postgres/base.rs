@@ -3,15 +3,16 @@
 //! The WAL that makes the base consistent comes with it (`WAL true`): a base that the server ended successfully can be restored by itself, and one
 //! whose WAL was gone is no base at all, since the server ends it with an error.
 
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 use storepool::monitor::Monitor;
+use storepool::source::{SourceStream, Texture};
 
 use super::archive::Archive;
 use super::connection::{Address, Connection, Purpose, Row, Said};
@@ -90,7 +91,8 @@ struct Inner {
     connection: Connection,
     detail: BaseDetail,
     part: Part,
-    pending: Bytes,
+    // Where the connection keeps what was not handed over yet.
+    pending: Range<usize>,
     archive: Archive,
     arrived: Arrived,
     inventory: Vec<u8>,
@@ -147,7 +149,7 @@ impl BaseBackup {
         drop(inner);
         let base = Arc::downgrade(self);
         let end = move || base.upgrade().iter().for_each(|base| base.closer.close());
-        Some(OpenStream::of(BaseStream { base: self.clone(), part }).ended_by(end))
+        Some(OpenStream::knowing(BaseStream { base: self.clone(), part }).ended_by(end))
     }
 
     /// Takes the end from the server, after everything was read: where the cluster is consistent, and whether all that was sent arrived. Returns the
@@ -207,7 +209,7 @@ impl Inner {
             connection,
             detail,
             part: Part::Before,
-            pending: Bytes::new(),
+            pending: 0..0,
             archive: Archive::new(),
             arrived: Arrived::new(judged_from),
             inventory: Vec::new(),
@@ -219,20 +221,21 @@ impl Inner {
     fn fill(&mut self, part: Part) -> Result<()> {
         while self.pending.is_empty() && self.part <= part {
             match self.connection.next()? {
-                Said::Copy(mut bytes) => {
-                    if bytes.is_empty() {
-                        return Err(self.connection.unexpected("an empty piece".to_string()));
-                    }
-                    match bytes.get_u8() {
-                        b'n' => self.enter_archive()?,
-                        b'd' => self.take(bytes)?,
-                        b'm' => {
+                Said::Copy(place) => {
+                    let content = place.start + 1..place.end;
+                    match self.connection.copied(place).first() {
+                        None => {
+                            return Err(self.connection.unexpected("an empty piece".to_string()));
+                        }
+                        Some(b'n') => self.enter_archive()?,
+                        Some(b'd') => self.take(content)?,
+                        Some(b'm') => {
                             self.leave_archive()?;
                             self.part = Part::Inventory;
                         }
                         // Progress.
-                        b'p' => {}
-                        _ => {
+                        Some(b'p') => {}
+                        Some(_) => {
                             return Err(self
                                 .connection
                                 .unexpected("a piece of a kind that is unknown".to_string()));
@@ -282,24 +285,40 @@ impl Inner {
         }
     }
 
-    fn take(&mut self, bytes: Bytes) -> Result<()> {
+    fn take(&mut self, place: Range<usize>) -> Result<()> {
         match self.part {
-            Part::Archive(_) => {
-                let pushed = self.archive.push(&bytes, &mut self.arrived);
-                pushed.map_err(|error| self.not_as_sent(&error))?;
-            }
+            Part::Archive(_) => {}
             Part::Inventory => {
-                if self.inventory.len() + bytes.len() > INVENTORY_LIMIT {
+                if self.inventory.len() + place.len() > INVENTORY_LIMIT {
                     return Err(self.connection.unexpected("a list without an end".to_string()));
                 }
-                self.inventory.extend_from_slice(&bytes);
+                self.inventory.extend_from_slice(self.connection.copied(place.clone()));
             }
             Part::Before | Part::End => {
                 return Err(self.connection.unexpected("data out of order".to_string()));
             }
         }
-        self.pending = bytes;
+        self.pending = place;
         Ok(())
+    }
+
+    // Hands over what is pending, as much as fits and has one texture, and looks at it on the way.
+    fn give(&mut self, room: &mut [u8]) -> Result<(usize, Texture)> {
+        let pending = self.connection.copied(self.pending.clone());
+        let mut length = room.len().min(pending.len());
+        let mut texture = Texture::Plain;
+        if matches!(self.part, Part::Archive(_)) {
+            length = length.min(self.archive.until_next_part());
+            if self.archive.is_in_content() && self.arrived.is_of_many_pages() {
+                texture = Texture::Pages;
+            }
+            let pushed = self.archive.push(&pending[..length], &mut self.arrived);
+            pushed.map_err(|error| self.not_as_sent(&error))?;
+        }
+        // A second reading of what the first has just fetched: from the cache.
+        room[..length].copy_from_slice(&self.connection.copied(self.pending.clone())[..length]);
+        self.pending.start += length;
+        Ok((length, texture))
     }
 
     fn not_as_sent(&self, what: &dyn std::fmt::Display) -> PostgresError {
@@ -353,21 +372,17 @@ struct BaseStream {
     part: Part,
 }
 
-impl Read for BaseStream {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+impl SourceStream for BaseStream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<(usize, Texture)> {
         let mut inner = self.base.lock();
-        if let Err(error) = inner.fill(self.part) {
-            inner.failure = Some(error.to_string());
-            return Err(io::Error::other(error));
-        }
-        if inner.part != self.part {
+        let given = inner.fill(self.part).and_then(|()| {
             // The next one has begun. (Somebody who leaves one in the middle is found out at the end.)
-            return Ok(0);
-        }
-        let length = room.len().min(inner.pending.len());
-        room[..length].copy_from_slice(&inner.pending[..length]);
-        inner.pending.advance(length);
-        Ok(length)
+            if inner.part != self.part { Ok((0, Texture::Plain)) } else { inner.give(room) }
+        });
+        given.map_err(|error| {
+            inner.failure = Some(error.to_string());
+            io::Error::other(error)
+        })
     }
 }
 

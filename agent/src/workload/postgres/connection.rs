@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -23,6 +24,10 @@ type Result<T> = std::result::Result<T, PostgresError>;
 const READ_LENGTH: usize = 256 << 10;
 /// The longest message that is waited for: the server's pieces of a backup are of 32 KiB, its answers smaller.
 const MESSAGE_LIMIT: usize = 64 << 20;
+/// A message's kind and length.
+const HEADER_LENGTH: usize = 5;
+/// The kind of a message that holds bytes of a copy.
+const COPY_DATA: u8 = b'd';
 
 /// Where a server is and who asks.
 #[derive(Clone, Debug)]
@@ -99,8 +104,8 @@ pub(crate) type Row = Vec<Option<String>>;
 pub(crate) enum Said {
     /// A row.
     Row(Row),
-    /// Bytes of a copy.
-    Copy(Bytes),
+    /// Bytes of a copy: where [`Connection::copied`] finds them until the next message is taken.
+    Copy(Range<usize>),
     /// The end of a copy.
     CopyEnd,
     /// The end of one result.
@@ -119,8 +124,7 @@ pub(crate) enum Said {
 /// An open connection; dropping it ends what the server does for it.
 pub(crate) struct Connection {
     stream: Stream,
-    buffer: BytesMut,
-    room: Vec<u8>,
+    incoming: Incoming,
     server: String,
     parameters: BTreeMap<String, String>,
 }
@@ -130,13 +134,8 @@ impl Connection {
     pub(crate) fn open(address: &Address, purpose: Purpose<'_>) -> Result<Self> {
         let server = address.server();
         let stream = Stream::open(address)?;
-        let mut connection = Self {
-            stream,
-            buffer: BytesMut::new(),
-            room: vec![0; READ_LENGTH],
-            server,
-            parameters: BTreeMap::new(),
-        };
+        let mut connection =
+            Self { stream, incoming: Incoming::new(), server, parameters: BTreeMap::new() };
         let mut parameters = vec![
             ("user", address.user.as_str()),
             ("application_name", "keepwell"),
@@ -201,9 +200,13 @@ impl Connection {
     pub(crate) fn next(&mut self) -> Result<Said> {
         use backend::Message;
         loop {
-            return Ok(match self.message()? {
+            let (tag, message) = self.arrive()?;
+            if tag == COPY_DATA {
+                // By far the most bytes come so: they are used where they lie.
+                return Ok(Said::Copy(message.start + HEADER_LENGTH..message.end));
+            }
+            return Ok(match self.parse(message)? {
                 Message::DataRow(body) => Said::Row(self.row(&body)?),
-                Message::CopyData(body) => Said::Copy(body.into_bytes()),
                 Message::CopyDone => Said::CopyEnd,
                 Message::CommandComplete(_) | Message::EmptyQueryResponse => Said::ResultEnd,
                 Message::ErrorResponse(body) => {
@@ -357,24 +360,92 @@ impl Connection {
         sent.map_err(broken(self))
     }
 
+    /// Returns the bytes of a [`Said::Copy`], as long as nothing was taken since.
+    pub(crate) fn copied(&self, place: Range<usize>) -> &[u8] {
+        &self.incoming.room[place]
+    }
+
     fn message(&mut self) -> Result<backend::Message> {
+        let (_, message) = self.arrive()?;
+        self.parse(message)
+    }
+
+    fn parse(&self, message: Range<usize>) -> Result<backend::Message> {
+        let mut bytes = BytesMut::from(&self.incoming.room[message]);
+        let parsed = backend::Message::parse(&mut bytes).map_err(broken(self))?;
+        parsed.ok_or_else(|| self.unexpected("a message that is shorter than it says".to_string()))
+    }
+
+    // Waits until the next message is there; returns its kind and where it lies.
+    fn arrive(&mut self) -> Result<(u8, Range<usize>)> {
         loop {
-            if let Some(message) =
-                backend::Message::parse(&mut self.buffer).map_err(broken(self))?
-            {
-                return Ok(message);
+            match self.incoming.take() {
+                Taken::Message(tag, place) => return Ok((tag, place)),
+                Taken::Malformed => {
+                    return Err(self.unexpected("a message of an impossible length".to_string()));
+                }
+                Taken::Part => {}
             }
-            if self.buffer.len() > MESSAGE_LIMIT {
-                return Err(self.unexpected("a message without an end".to_string()));
+            match self.incoming.read(&mut self.stream) {
+                Ok(0) => return Err(broken(self)(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(self)(error)),
+                Ok(_) => {}
             }
-            let read = match self.stream.read(&mut self.room) {
-                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read,
-            };
-            let read = read.map_err(broken(self))?;
-            self.buffer.extend_from_slice(&self.room[..read]);
         }
+    }
+}
+
+/// What came from the server and was not taken yet: whole messages and the beginning of one.
+struct Incoming {
+    room: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+enum Taken {
+    /// Its kind, and where it lies, header and all.
+    Message(u8, Range<usize>),
+    /// Not all of it is there.
+    Part,
+    /// It cannot be one.
+    Malformed,
+}
+
+impl Incoming {
+    fn new() -> Self {
+        Self { room: vec![0; READ_LENGTH], start: 0, end: 0 }
+    }
+
+    // A kind, and the length of all but the kind (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+    fn take(&mut self) -> Taken {
+        let here = &self.room[self.start..self.end];
+        let Some(&[tag, a, b, c, d]) = here.first_chunk::<HEADER_LENGTH>() else {
+            return Taken::Part;
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if !(HEADER_LENGTH - 1..=MESSAGE_LIMIT).contains(&length) {
+            return Taken::Malformed;
+        }
+        if here.len() < length + 1 {
+            if self.room.len() < length + 1 {
+                self.room.resize(length + 1, 0);
+            }
+            return Taken::Part;
+        }
+        let place = self.start..self.start + length + 1;
+        self.start = place.end;
+        Taken::Message(tag, place)
+    }
+
+    // Reads what has come behind what is there; a message that has begun goes to the front first.
+    fn read(&mut self, stream: &mut Stream) -> io::Result<usize> {
+        self.room.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let read = stream.read(&mut self.room[self.end..])?;
+        self.end += read;
+        Ok(read)
     }
 }
 

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crc_fast::{CrcAlgorithm, Digest};
 use serde::Deserialize;
+use storepool::chunker::PAGES_LENGTH;
 
 use super::archive::{Malformed, Member, MemberKind, Visitor};
 use super::lsn::Lsn;
-use super::pages::PageCheck;
+use super::pages::{PageCheck, is_of_pages};
 
 /// Most damaged pages named one by one; more are counted.
 const NAMED_PAGES: usize = 1000;
+/// Bytes of a file whose pages are cut as such; many small files together make better chunks.
+const MANY_PAGES: u64 = 4 * PAGES_LENGTH as u64;
 
 /// A page whose checksum is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +38,9 @@ pub(super) struct Arrived {
 
 struct OpenFile {
     path: PathBuf,
+    is_of_many_pages: bool,
     size: u64,
-    sum: u32,
+    sum: Digest,
     pages: Option<PageCheck>,
 }
 
@@ -55,6 +60,11 @@ impl Arrived {
     /// Says where in the data directory the members of the next archive lie.
     pub(super) fn enter(&mut self, below: PathBuf) {
         self.below = below;
+    }
+
+    /// Returns whether the member that is open is a large file of pages.
+    pub(super) fn is_of_many_pages(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.is_of_many_pages)
     }
 
     /// Notes that the server met a damaged page which we did not see ourselves.
@@ -108,14 +118,16 @@ impl Visitor for Arrived {
         }
         let path = self.below.join(&member.path);
         let pages = self.judged_from.and_then(|start| PageCheck::of(&path, start));
-        self.open = Some(OpenFile { path, size: 0, sum: 0, pages });
+        let is_of_many_pages = member.size >= MANY_PAGES && is_of_pages(&path);
+        let sum = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        self.open = Some(OpenFile { path, is_of_many_pages, size: 0, sum, pages });
         Ok(())
     }
 
     fn content(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         if let Some(open) = &mut self.open {
             open.size += bytes.len() as u64;
-            open.sum = crc32c::crc32c_append(open.sum, bytes);
+            open.sum.update(bytes);
             if let Some(pages) = &mut open.pages {
                 pages.push(bytes);
             }
@@ -131,7 +143,7 @@ impl Visitor for Arrived {
                 self.bad_pages.push(BadPage { file: open.path.clone(), block });
             }
         }
-        self.files.insert(open.path, (open.size, open.sum));
+        self.files.insert(open.path, (open.size, open.sum.finalize() as u32));
         Ok(())
     }
 }
@@ -194,19 +206,19 @@ mod tests {
 
     #[test]
     fn what_arrives_is_compared_with_what_was_sent() {
-        let content = b"PostgreSQL";
+        // The check value of CRC-32C: of these nine digits it is this number.
+        let (content, sum) = (b"123456789", 0xe306_9283);
         let mut arrived = Arrived::new(None);
         arrived.enter("pg_tblspc/16400".into());
         Archive::new().push(&member("PG_15/5/1", content), &mut arrived).unwrap();
-        let sum = crc32c::crc32c(content);
         let path = "pg_tblspc/16400/PG_15/5/1";
 
-        assert_eq!(arrived.compare(list(path, 10, sum).as_bytes()), Ok(()));
-        let wrong = arrived.compare(list(path, 11, sum).as_bytes()).unwrap_err();
-        assert!(wrong.contains("10 bytes instead of 11"), "{wrong}");
-        let wrong = arrived.compare(list(path, 10, sum ^ 1).as_bytes()).unwrap_err();
+        assert_eq!(arrived.compare(list(path, 9, sum).as_bytes()), Ok(()));
+        let wrong = arrived.compare(list(path, 10, sum).as_bytes()).unwrap_err();
+        assert!(wrong.contains("9 bytes instead of 10"), "{wrong}");
+        let wrong = arrived.compare(list(path, 9, sum ^ 1).as_bytes()).unwrap_err();
         assert!(wrong.contains("another checksum"), "{wrong}");
-        let wrong = arrived.compare(list("base/1", 10, sum).as_bytes()).unwrap_err();
+        let wrong = arrived.compare(list("base/1", 9, sum).as_bytes()).unwrap_err();
         assert!(wrong.contains("did not arrive"), "{wrong}");
         assert!(arrived.compare(b"{").is_err());
     }

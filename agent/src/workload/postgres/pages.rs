@@ -106,6 +106,11 @@ impl PageCheck {
     }
 }
 
+/// Returns whether a file of a data directory is one of pages.
+pub(super) fn is_of_pages(path: &Path) -> bool {
+    segment_of(path).is_some()
+}
+
 // Which segment of a relation a file is; `None` for files that are not of pages.
 fn segment_of(path: &Path) -> Option<u32> {
     let mut parts = path.iter().map(|part| part.to_str());

@@ -2,7 +2,6 @@
 //! copy has what stands in them.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use std::sync::Arc;
 use storepool::filetree::FileTree;
 use storepool::manifest::Owners;
 use storepool::source::{
-    DataSource, Listing, SourceDetail, SourceDirectory, SourceEntry, SourceError, SourceFile,
-    SourceKind, SourceStat,
+    DataSource, Listing, PlainStream, SourceDetail, SourceDirectory, SourceEntry, SourceError,
+    SourceFile, SourceKind, SourceStat, SourceStream,
 };
 
 use super::{copy, discovery};
@@ -101,8 +100,9 @@ impl SourceDirectory for AwareDirectory {
         self.real.file(entry)
     }
 
-    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn Read + Send>, SourceError> {
-        copy::copy_stream(&self.path_of(entry), &self.state).map_err(|error| source_error(&error))
+    fn stream(&self, entry: &SourceEntry) -> Result<Box<dyn SourceStream>, SourceError> {
+        let copy = copy::copy_stream(&self.path_of(entry), &self.state);
+        Ok(Box::new(PlainStream(copy.map_err(|error| source_error(&error))?)))
     }
 
     fn detail(&self, entry: &SourceEntry) -> Result<SourceDetail, SourceError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backup::walk::{Worker, lock};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ChunkKind};
+use crate::id::ChunkKind;
 use crate::tree::ChunkRef;
 
 /// How soon a reader that waits for others notices that the run was stopped.
@@ -17,16 +17,19 @@ const PIECES_A_WORKER: usize = 2;
 /// Some neighbouring chunks of a stream.
 pub(super) struct Piece {
     pub(super) number: u64,
+    /// The memory they lie in.
     pub(super) bytes: Vec<u8>,
+    /// Where in it they begin.
+    pub(super) start: usize,
     pub(super) lengths: Vec<u32>,
-    /// The window of the file ends with this piece.
-    pub(super) ends_window: bool,
+    /// After how many of them a window of the file ends.
+    pub(super) window_ends: Vec<usize>,
 }
 
 /// A piece whose chunks are in the pool.
 pub(super) struct StoredPiece {
     pub(super) chunks: Vec<ChunkRef>,
-    pub(super) ends_window: bool,
+    pub(super) window_ends: Vec<usize>,
 }
 
 /// The pieces of one stream that are on their way.
@@ -63,12 +66,9 @@ impl Pieces {
         lock(&self.state).stored.remove(&number)
     }
 
-    /// Returns an empty buffer with room for so many bytes, of a piece that is stored if there is one.
-    pub(super) fn take_room(&self, length: usize) -> Vec<u8> {
-        let mut room = lock(&self.state).rooms.pop().unwrap_or_default();
-        room.clear();
-        room.reserve(length);
-        room
+    /// Returns the memory of a piece that is stored, if there is one.
+    pub(super) fn take_room(&self) -> Option<Vec<u8>> {
+        lock(&self.state).rooms.pop()
     }
 
     fn take(&self) -> Option<Piece> {
@@ -104,15 +104,14 @@ impl Worker<'_, '_> {
     fn store_waiting(&mut self, pieces: &Pieces) -> Result<bool> {
         let Some(piece) = pieces.take() else { return Ok(false) };
         let mut chunks = Vec::with_capacity(piece.lengths.len());
-        let mut rest = piece.bytes.as_slice();
+        let mut rest = &piece.bytes[piece.start..];
         for length in &piece.lengths {
             let (bytes, others) = rest.split_at(*length as usize);
-            let id = ChunkId::of(ChunkKind::Data, bytes);
-            self.writer.put_named(id, ChunkKind::Data, bytes)?;
+            let (id, _) = self.writer.put(ChunkKind::Data, bytes)?;
             chunks.push(ChunkRef { id, length: *length });
             rest = others;
         }
-        let stored = StoredPiece { chunks, ends_window: piece.ends_window };
+        let stored = StoredPiece { chunks, window_ends: piece.window_ends };
         pieces.settle(piece.number, stored, piece.bytes);
         Ok(true)
     }

@@ -28,7 +28,7 @@ impl TreeSink for Sink<'_> {
     fn put_tree(&mut self, node: &[u8]) -> Result<TreeId> {
         let id = ChunkId::of(ChunkKind::Tree, node);
         if self.base_tree != Some(id) && !self.dry_run {
-            self.writer.put_named(id, ChunkKind::Tree, node)?;
+            self.writer.put_named(id, ChunkKind::Tree, node, None)?;
         }
         Ok(id)
     }
