@@ -16,7 +16,7 @@ use crate::entropy::random_bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::index::{DirectoryNo, IndexLookup, PackNo, PackRow};
-use crate::pack::frame::{FrameBuilder, FrameCodec, SealedFrame};
+use crate::pack::frame::{ContentSum, FrameBuilder, FrameCodec, SealedFrame};
 use crate::pack::writer::PackWriter;
 use crate::pack::{CHUNK_LIMIT, ChunkEntry, FRAMES_LIMIT, Header, PackKind};
 use crate::pool::{Found, Pool, Session};
@@ -331,12 +331,20 @@ impl std::fmt::Debug for OpenPack {
 impl ChunkWriter {
     /// Names a chunk and stores it if the pool does not have it.
     pub fn put(&mut self, kind: ChunkKind, plaintext: &[u8]) -> Result<(ChunkId, Put)> {
+        // Before the name: whatever happens to the bytes from here on is found when their frame is sealed.
+        let sum = ContentSum::of(plaintext);
         let id = ChunkId::of(kind, plaintext);
-        Ok((id, self.put_named(id, kind, plaintext)?))
+        Ok((id, self.put_named(id, kind, plaintext, Some(sum))?))
     }
 
-    /// Stores a chunk under the id that the caller has computed from it.
-    pub fn put_named(&mut self, id: ChunkId, kind: ChunkKind, plaintext: &[u8]) -> Result<Put> {
+    /// Stores a chunk under the id that the caller has computed from it. `sum` is one that was taken before that.
+    pub fn put_named(
+        &mut self,
+        id: ChunkId,
+        kind: ChunkKind,
+        plaintext: &[u8],
+        sum: Option<ContentSum>,
+    ) -> Result<Put> {
         assert!(plaintext.len() <= CHUNK_LIMIT, "chunks are cut within the format's limit");
         // Claimed before it is looked up: else two threads could both miss it and both store it.
         if !self.shared.claim(&id).insert(id) {
@@ -354,7 +362,7 @@ impl ChunkWriter {
                 return Err(error);
             }
         }
-        self.store(id, kind, plaintext)?;
+        self.store(id, kind, plaintext, sum)?;
         Ok(Put::New)
     }
 
@@ -363,16 +371,22 @@ impl ChunkWriter {
         if !self.shared.claim(&id).insert(id) {
             return Ok(Put::Known);
         }
-        self.store(id, kind, plaintext)?;
+        self.store(id, kind, plaintext, None)?;
         Ok(Put::New)
     }
 
-    fn store(&mut self, id: ChunkId, kind: ChunkKind, plaintext: &[u8]) -> Result<()> {
+    fn store(
+        &mut self,
+        id: ChunkId,
+        kind: ChunkKind,
+        plaintext: &[u8],
+        sum: Option<ContentSum>,
+    ) -> Result<()> {
         self.shared.chunks.fetch_add(1, Ordering::Relaxed);
         self.shared.raw_bytes.fetch_add(plaintext.len() as u64, Ordering::Relaxed);
         let (pack_kind, full) = frame_of(kind);
         let frame = &mut self.frames[pack_kind as usize - 1];
-        frame.push(id, kind, plaintext);
+        frame.push(id, kind, plaintext, sum);
         if frame.raw_length() >= full {
             self.close_frame(pack_kind)?;
         }

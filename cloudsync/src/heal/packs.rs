@@ -304,7 +304,7 @@ pub(super) struct PackInTheMaking {
 
 impl PackInTheMaking {
     fn push(&mut self, id: ChunkId, kind: ChunkKind, bytes: &[u8]) -> Result<()> {
-        self.loose.push(id, kind, bytes);
+        self.loose.push(id, kind, bytes, None);
         let full = match kind {
             ChunkKind::Data => DATA_FRAME_LENGTH,
             _ => METADATA_FRAME_LENGTH,

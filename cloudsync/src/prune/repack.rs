@@ -280,7 +280,7 @@ impl<'a> Work<'a> {
                 loose: FrameBuilder::default(),
             }
         });
-        builder.loose.push(plain, chunk.kind, bytes);
+        builder.loose.push(plain, chunk.kind, bytes, None);
         self.placed.insert(VaultChunkId(chunk.id), builder.number);
         self.targets.entry(ordinal).or_default().insert(builder.number);
         let full = match kind {

@@ -359,7 +359,7 @@ impl Packer {
         let name = self.name(&chunk.id);
         let kind = object_kind(chunk.kind);
         let builder = self.builder(kind)?;
-        builder.loose.push(chunk.id, chunk.kind, bytes);
+        builder.loose.push(chunk.id, chunk.kind, bytes, None);
         let no = builder.no;
         packs.insert(no);
         self.open.insert(name, no);

@@ -4,6 +4,7 @@ use crate::chunker::{CHUNK_MOST, Chunker};
 use crate::error::Result;
 use crate::id::{ChunkId, ChunkKind};
 use crate::manifest::ProblemKind;
+use crate::pack::frame::ContentSum;
 use crate::source::{SourceError, SourceFile, SourceStat};
 use crate::tree::{ChunkRef, Extents};
 use crate::writer::ChunkWriter;
@@ -123,10 +124,11 @@ fn store_chunk(
     position: u64,
     writer: &mut ChunkWriter,
 ) -> Result<ChunkRef> {
+    let sum = ContentSum::of(bytes);
     let id = ChunkId::of(ChunkKind::Data, bytes);
     let reference = ChunkRef { id, length: bytes.len() as u32 };
     if !known.near(position, &reference) {
-        writer.put_named(id, ChunkKind::Data, bytes)?;
+        writer.put_named(id, ChunkKind::Data, bytes, Some(sum))?;
     }
     Ok(reference)
 }

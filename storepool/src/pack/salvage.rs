@@ -324,7 +324,7 @@ mod tests {
                 let text = format!("frame {frame} chunk {chunk} ").repeat(9 + chunk);
                 let noise = crate::testing::fixture::noise(&text, 90 + chunk);
                 let bytes = if frame == 1 { noise } else { text.into_bytes() };
-                builder.push(ChunkId::of(ChunkKind::Data, &bytes), ChunkKind::Data, &bytes);
+                builder.push(ChunkId::of(ChunkKind::Data, &bytes), ChunkKind::Data, &bytes, None);
             }
             let sealed = codec.seal(&builder).unwrap();
             writer.append(&sealed, builder.chunks()).unwrap();
