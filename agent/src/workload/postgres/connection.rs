@@ -15,17 +15,12 @@ use postgres_protocol::message::{backend, frontend};
 use zeroize::Zeroizing;
 
 use super::error::PostgresError;
+use super::incoming::{HEADER_LENGTH, Incoming, Taken};
 use super::stream::{Closer, Stream};
 use crate::config::{SslMode, is_own};
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
-/// One reading from the socket.
-const READ_LENGTH: usize = 256 << 10;
-/// The longest message that is waited for: the server's pieces of a backup are of 32 KiB, its answers smaller.
-const MESSAGE_LIMIT: usize = 64 << 20;
-/// A message's kind and length.
-const HEADER_LENGTH: usize = 5;
 /// The kind of a message that holds bytes of a copy.
 const COPY_DATA: u8 = b'd';
 
@@ -362,7 +357,7 @@ impl Connection {
 
     /// Returns the bytes of a [`Said::Copy`], as long as nothing was taken since.
     pub(crate) fn copied(&self, place: Range<usize>) -> &[u8] {
-        &self.incoming.room[place]
+        self.incoming.bytes(place)
     }
 
     fn message(&mut self) -> Result<backend::Message> {
@@ -371,7 +366,7 @@ impl Connection {
     }
 
     fn parse(&self, message: Range<usize>) -> Result<backend::Message> {
-        let mut bytes = BytesMut::from(&self.incoming.room[message]);
+        let mut bytes = BytesMut::from(self.incoming.bytes(message));
         let parsed = backend::Message::parse(&mut bytes).map_err(broken(self))?;
         parsed.ok_or_else(|| self.unexpected("a message that is shorter than it says".to_string()))
     }
@@ -386,66 +381,13 @@ impl Connection {
                 }
                 Taken::Part => {}
             }
-            match self.incoming.read(&mut self.stream) {
+            match self.incoming.read(|room| self.stream.read(room)) {
                 Ok(0) => return Err(broken(self)(io::ErrorKind::UnexpectedEof.into())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(broken(self)(error)),
                 Ok(_) => {}
             }
         }
-    }
-}
-
-/// What came from the server and was not taken yet: whole messages and the beginning of one.
-struct Incoming {
-    room: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-enum Taken {
-    /// Its kind, and where it lies, header and all.
-    Message(u8, Range<usize>),
-    /// Not all of it is there.
-    Part,
-    /// It cannot be one.
-    Malformed,
-}
-
-impl Incoming {
-    fn new() -> Self {
-        Self { room: vec![0; READ_LENGTH], start: 0, end: 0 }
-    }
-
-    // A kind, and the length of all but the kind (https://www.postgresql.org/docs/current/protocol-message-formats.html).
-    fn take(&mut self) -> Taken {
-        let here = &self.room[self.start..self.end];
-        let Some(&[tag, a, b, c, d]) = here.first_chunk::<HEADER_LENGTH>() else {
-            return Taken::Part;
-        };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if !(HEADER_LENGTH - 1..=MESSAGE_LIMIT).contains(&length) {
-            return Taken::Malformed;
-        }
-        if here.len() < length + 1 {
-            if self.room.len() < length + 1 {
-                self.room.resize(length + 1, 0);
-            }
-            return Taken::Part;
-        }
-        let place = self.start..self.start + length + 1;
-        self.start = place.end;
-        Taken::Message(tag, place)
-    }
-
-    // Reads what has come behind what is there; a message that has begun goes to the front first.
-    fn read(&mut self, stream: &mut Stream) -> io::Result<usize> {
-        self.room.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let read = stream.read(&mut self.room[self.end..])?;
-        self.end += read;
-        Ok(read)
     }
 }
 

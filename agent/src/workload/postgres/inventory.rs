@@ -222,4 +222,20 @@ mod tests {
         assert!(wrong.contains("did not arrive"), "{wrong}");
         assert!(arrived.compare(b"{").is_err());
     }
+
+    #[test]
+    fn only_large_files_of_pages_are_cut_as_pages() {
+        let many = vec![0; MANY_PAGES as usize];
+        let is_of_many = |path: &str, content: &[u8]| {
+            let mut arrived = Arrived::new(None);
+            // All but its last block, so that it is still open.
+            let bytes = member(path, content);
+            Archive::new().push(&bytes[..bytes.len() - 512], &mut arrived).unwrap();
+            arrived.is_of_many_pages()
+        };
+
+        assert!(is_of_many("base/5/16384", &many));
+        assert!(!is_of_many("base/5/16384", &many[8192..]));
+        assert!(!is_of_many("pg_wal/000000010000000000000001", &many));
+    }
 }

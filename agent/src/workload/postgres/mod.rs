@@ -7,6 +7,7 @@ mod archive;
 pub(crate) mod base;
 pub(crate) mod connection;
 pub(crate) mod error;
+mod incoming;
 mod inventory;
 pub(crate) mod lsn;
 mod pages;
