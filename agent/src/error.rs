@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use storepool::size::Size;
+
 use crate::config::ConfigError;
 use crate::control::client::ClientError;
 use crate::courier::CourierError;
@@ -124,8 +126,10 @@ pub(crate) enum Cause {
     },
     /// The disk of a sandbox has no room for what is restored.
     #[error(
-        "there is no room for the drill in {}: {needed} bytes are needed, {room} can be written without touching the reserve",
-        path.display()
+        "there is no room for the drill in {}: {} are needed, {} can be written without touching the reserve",
+        path.display(),
+        Size(*needed),
+        Size(*room)
     )]
     NoRoomForDrill {
         /// The sandbox.

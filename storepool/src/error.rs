@@ -3,10 +3,12 @@
 //! Errors of a *source* (an unreadable file) are [`crate::source::SourceError`] and become problems of a point; everything here is a
 //! failure of the pool itself or of an operation on it. There is deliberately no conversion from the one to the other.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::id::{ChunkId, PackId, PointId, PoolId};
+use crate::size::Size;
 
 /// The result of an operation on a pool.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -125,15 +127,14 @@ pub enum Error {
     },
     /// Writing would use up the reserve, or the disk is full.
     #[error(
-        "no space left for the pool in {path}: {available} bytes available, {reserve} are kept in reserve"
+        "no space left for the pool in {path}{}",
+        shortage.map(|shortage| format!(": {shortage}")).unwrap_or_default()
     )]
     NoSpace {
         /// The directory (or the fullest of several).
         path: PathBuf,
-        /// Bytes available to this process.
-        available: u64,
-        /// Bytes that only prune may use.
-        reserve: u64,
+        /// What is lacking; `None` if the disk itself is full.
+        shortage: Option<Shortage>,
     },
     /// The source as a whole could not be read: no point is made.
     #[error("the source {name} cannot be read")]
@@ -210,13 +211,31 @@ pub enum Error {
     },
 }
 
+/// A disk that is not full, but has no room to spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes available to this process.
+    pub available: u64,
+    /// Bytes of them that only prune may use.
+    pub reserve: u64,
+    /// Bytes that have to be free beside the reserve.
+    pub needed: u64,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [available, reserve, needed] = [self.available, self.reserve, self.needed].map(Size);
+        write!(f, "{available} are free, {needed} are needed beside a reserve of {reserve}")
+    }
+}
+
 impl Error {
     /// Returns a closure that wraps an [`io::Error`] with what was done to which file. A full disk becomes [`Error::NoSpace`].
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
         move |cause| match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::NoSpace { path, available: 0, reserve: 0 }
+                Error::NoSpace { path, shortage: None }
             }
             _ => Error::Io { action, path, cause },
         }

@@ -32,6 +32,7 @@ pub mod restore;
 pub mod selftest;
 mod sieve;
 pub mod simulated;
+pub mod size;
 pub mod source;
 pub mod space;
 pub mod sqlite;

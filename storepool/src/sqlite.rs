@@ -256,10 +256,10 @@ fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         // For its shared memory SQLite has no better words than "disk I/O error".
         Some(ErrorCode::SystemIoFailure) if !has_room(path) => {
-            Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
+            Error::NoSpace { path: path.to_path_buf(), shortage: None }
         }
         Some(ErrorCode::DiskFull) => {
-            Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 }
+            Error::NoSpace { path: path.to_path_buf(), shortage: None }
         }
         code => {
             let corrupt = !is_of_the_moment(code);

@@ -4,7 +4,7 @@ use crate::source::files;
 
 /// The floors of `storepool`, lowest first; modules of one floor do not use each other.
 const STOREPOOL: &[&[&str]] = &[
-    &["id", "entry", "clock", "entropy", "wire", "simulated"],
+    &["id", "entry", "clock", "entropy", "wire", "simulated", "size"],
     &["error"],
     &["monitor", "disk"],
     &["pack", "chunker", "space", "lock", "sqlite"],

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use storepool::size::Size;
 use storepool::space::parse_size;
 use toml_edit::InlineTable;
 
@@ -63,6 +64,16 @@ impl DrillCopy {
         match self {
             Self::Pool => "pool",
             Self::Vault => "vault",
+        }
+    }
+}
+
+impl SampleSize {
+    /// Returns it in a unit that people know; [`Display`](fmt::Display) is exact.
+    pub(crate) fn for_people(self) -> String {
+        match self {
+            Self::All => "all".to_string(),
+            Self::Bytes(bytes) => Size(bytes).to_string(),
         }
     }
 }

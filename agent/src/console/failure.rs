@@ -238,6 +238,7 @@ fn hint(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storepool::error::Shortage;
     use storepool::id::{ChunkId, PointId};
 
     #[test]
@@ -246,10 +247,7 @@ mod tests {
 
         assert_eq!(pool(storepool::Error::NoPool { path: "/p".into() }), 10);
         assert_eq!(pool(storepool::Error::Busy { holder: "x".into() }), 11);
-        assert_eq!(
-            pool(storepool::Error::NoSpace { path: "/p".into(), available: 0, reserve: 0 }),
-            7
-        );
+        assert_eq!(pool(storepool::Error::NoSpace { path: "/p".into(), shortage: None }), 7);
         assert_eq!(pool(storepool::Error::ChunkMissing { chunk: ChunkId([0; 32]) }), 5);
         assert_eq!(pool(storepool::Error::Interrupted), 130);
         assert_eq!(advise(&Cause::Usage(String::new())).0, 2);
@@ -276,6 +274,25 @@ mod tests {
             "cannot back up \"/srv\": cannot read /p/pool.db: Permission denied (os error 13)"
         );
         assert_eq!(failure.code, 1);
+    }
+
+    /// A full pool was told in bytes, which nobody reads: 24059904 of them.
+    #[test]
+    fn a_full_pool_is_told_in_units_that_people_know_and_with_what_to_do() {
+        let shortage = Shortage { available: 24_059_904, reserve: 2 << 20, needed: 32 << 20 };
+        let error = Error {
+            attempt: "back up \"/srv\"".to_string(),
+            cause: storepool::Error::NoSpace { path: "/p".into(), shortage: Some(shortage) }.into(),
+        };
+
+        let failure = explain(&error);
+
+        assert_eq!(
+            failure.message,
+            "cannot back up \"/srv\": no space left for the pool in /p: 22.9 MiB are free, 32.0 MiB are needed beside a reserve of 2.00 MiB"
+        );
+        assert!(failure.hint.is_some_and(|hint| hint.contains("keepwell prune")));
+        assert_eq!(failure.code, 7);
     }
 
     #[test]

@@ -4,22 +4,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use storepool::clock::Timestamp;
+use storepool::size::Size;
 
 /// Returns a size with three digits and a binary unit: `1.20 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // 999.5 would be printed with four digits.
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    format!("{value:.digits$} {}", UNITS[unit])
+    Size(bytes).to_string()
 }
 
 /// Returns a number with its thousands set apart: `1,234,567`.
@@ -104,22 +93,6 @@ pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_three_digits() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (1_287_651_328, "1.20 GiB"),
-            (1_048_524, "1.00 MiB"),
-            (12 << 20, "12.0 MiB"),
-            (262 << 20, "262 MiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(size(bytes), text, "{bytes}");
-        }
-    }
 
     #[test]
     fn counts_are_grouped_and_nouns_agree() {

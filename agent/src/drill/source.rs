@@ -97,8 +97,10 @@ impl SourceDrill<'_> {
         let reader = chunks.reader()?;
         let sample = Sample::choose(&*reader, manifest, self.order.sample, self.seed)?;
         if sample.files == 0 && sample.all_files > 0 {
-            let message =
-                format!("no file of it is as small as the sample ({} bytes)", self.order.sample);
+            let message = format!(
+                "no file of it is as small as the sample ({})",
+                self.order.sample.for_people()
+            );
             return Err(WorkloadError::failed(message)
                 .hint("take a larger --sample, or \"all\"")
                 .into());

@@ -68,7 +68,7 @@ fn find_directory(pool: &Pool, path: &Path) -> Result<PoolDirectory> {
     let found = found.ok_or_else(|| Error::NoPool { path: path.to_path_buf() })?;
     if pool.directories().len() == 1 {
         // There is nowhere to go.
-        return Err(Error::NoSpace { path: path.to_path_buf(), available: 0, reserve: 0 });
+        return Err(Error::NoSpace { path: path.to_path_buf(), shortage: None });
     }
     Ok(found)
 }
@@ -110,7 +110,7 @@ fn empty_directory(
     report.packs_removed += collection.removed.packs;
     if repacked.stopped {
         let path = directory.path.clone().unwrap_or_default();
-        return Err(Error::NoSpace { path, available: 0, reserve: 0 });
+        return Err(Error::NoSpace { path, shortage: None });
     }
     Ok(())
 }

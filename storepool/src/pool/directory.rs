@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Pool;
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Shortage};
 use crate::id::{DirectoryId, hex};
 use crate::index::DirectoryNo;
 use crate::marker::{MARKER_NAME, Marker};
@@ -69,18 +69,16 @@ impl Pool {
         }
         let Some((room, directory, path)) = best else {
             let path = self.present_paths().next().map(Path::to_path_buf).unwrap_or_default();
-            return Err(Error::NoSpace { path, available: 0, reserve: 0 });
+            return Err(Error::NoSpace { path, shortage: None });
         };
         // The reserve may be all there is: then anything that fits may be tried, the disk itself says no.
         if room >= needed || use_reserve {
             return Ok((directory.no, path.to_path_buf()));
         }
         let space = self.world.disk.space(path).map_err(Error::io("measure", path))?;
-        Err(Error::NoSpace {
-            path: path.to_path_buf(),
-            available: space.available,
-            reserve: self.options.reserve.bytes(space),
-        })
+        let reserve = self.options.reserve.bytes(space);
+        let shortage = Shortage { available: space.available, reserve, needed };
+        Err(Error::NoSpace { path: path.to_path_buf(), shortage: Some(shortage) })
     }
 
     /// Sees to the ballast of every directory; see [`keep_ballast`].

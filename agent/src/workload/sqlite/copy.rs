@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use storepool::size::Size;
 
 use crate::workload::WorkloadError;
 
@@ -121,8 +122,9 @@ fn make_sure_of_room(path: &Path, state: &Path) -> Result<(), WorkloadError> {
         return Ok(());
     }
     let message = format!(
-        "there is no room for a copy of {} ({needed} bytes) beside the state in {}",
+        "there is no room for a copy of {} ({}) beside the state in {}",
         path.display(),
+        Size(needed),
         state.display()
     );
     Err(WorkloadError::failed(message).hint("free some space on that disk"))
