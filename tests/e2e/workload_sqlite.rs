@@ -226,6 +226,33 @@ fn sources_of_a_consistent_group_are_a_set_that_is_whole_or_not_there() {
     assert_eq!(points(), whole);
 }
 
+/// A set of files and services was told with two summaries, of which a program took the first for the end.
+#[test]
+fn a_set_of_files_and_a_database_is_one_run_with_one_summary() {
+    let keepwell = Keepwell::new();
+    write_files(&keepwell.path("srv"), &[("a.txt", b"text")]);
+    ask(&keepwell.path("app.db"), "CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+    configure(
+        &keepwell,
+        "[{ files = [\"../srv\"] }, { sqlite = { files = [\"../app.db\"] } }]\nconsistent = true",
+    );
+    keepwell.ok(["backup", "app"]);
+    fs::write(keepwell.path("srv/a.txt"), b"changed").expect("written");
+
+    let set = ["--json", "restore", "latest:app", "--set", "--in-place", "--replace"];
+    let messages = keepwell.ok(set).messages();
+
+    let summaries: Vec<_> =
+        messages.iter().filter(|message| message["message_type"] == "summary").collect();
+    let [summary] = summaries.as_slice() else { panic!("{messages:?}") };
+    assert_eq!(messages.last(), Some(*summary));
+    assert_eq!(summary["files"], 1, "{summary}");
+    assert_eq!(summary["targets"].as_array().map(Vec::len), Some(1), "{summary}");
+    assert_eq!(summary["points"].as_array().map(Vec::len), Some(1), "{summary}");
+    assert_eq!(summary["points"][0]["workload"], "sqlite", "{summary}");
+    assert_eq!(fs::read(keepwell.path("srv/a.txt")).expect("there"), b"text");
+}
+
 #[test]
 fn a_database_goes_back_from_the_vault_too() {
     let keepwell = Keepwell::new();

@@ -12,7 +12,7 @@ use super::{arguments, upkeep};
 use crate::assembly::Assembly;
 use crate::config::Upkeep;
 use crate::console::Console;
-use crate::console::units::{count, counted, duration, size};
+use crate::console::units::{count, counted, duration, seconds, size};
 use crate::error::{Attempt, Error, Outcome};
 
 /// What `--read-data` means without a number.
@@ -130,7 +130,7 @@ fn tell(console: &Console, report: &CheckReport, elapsed: Duration) {
         "summary",
         &Summary {
             sound: report.is_sound() && report.affected_points.is_empty(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             packs_checked: report.packs_checked,
             packs_read: report.packs_read,
             bytes_read: report.bytes_read,

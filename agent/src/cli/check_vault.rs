@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::assembly::Assembly;
 use crate::console::Console;
-use crate::console::units::{count, counted, duration, size};
+use crate::console::units::{count, counted, duration, seconds, size};
 use crate::error::{Attempt, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
 
@@ -66,7 +66,7 @@ fn tell(console: &Console, name: &str, report: &CheckReport, elapsed: Duration) 
         &Summary {
             vault: name.to_string(),
             sound: report.is_sound(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             generation: report.generation.0,
             commits_read: report.commits_read,
             objects: report.objects,

@@ -12,7 +12,7 @@ use super::remote;
 use crate::assembly::Assembly;
 use crate::config::{Config, DrillCopy, GroupConfig, SampleSize};
 use crate::console::failure;
-use crate::console::units::{between, counted, duration, rfc3339, size};
+use crate::console::units::{between, counted, duration, rfc3339, seconds, size};
 use crate::control::client::Client;
 use crate::drill::{self, DrillOrder, DrillRecord, Grade, Seed, SourceResult, Verdict};
 use crate::error::{Cause, Error, Outcome};
@@ -261,7 +261,7 @@ fn tell(assembly: &Assembly, results: &[(&str, SourceResult)], elapsed: Duration
             damaged,
             failed: (results.len() - records.len()) as u64,
             bytes: records.iter().map(|record| record.bytes).sum(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             sources: sources.collect(),
         },
     );

@@ -11,7 +11,7 @@ use storepool::prune::{Fate, PruneOptions, PruneReport, prune};
 use super::{arguments, upkeep, vault_prune};
 use crate::assembly::Assembly;
 use crate::config::Upkeep;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Error, Outcome};
 
 /// Give back the space that no point needs
@@ -142,7 +142,7 @@ fn tell(assembly: &Assembly, report: &PruneReport, elapsed: Duration) {
         "summary",
         &Summary {
             dry_run: report.dry_run,
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             packs_deleted: report.packs_deleted,
             packs_repacked: report.packs_repacked,
             packs_kept: report.packs_kept,

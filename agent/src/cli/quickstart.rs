@@ -29,7 +29,7 @@ use super::vault::{create_vault, enter, label_of_host};
 use crate::assembly::Assembly;
 use crate::comparison::{Comparison, Findings};
 use crate::config::{self, Config, GroupChange, GroupConfig, SourceConfig};
-use crate::console::units::{count, counted, duration, size};
+use crate::console::units::{count, counted, duration, seconds, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::examination::before_pool;
 use crate::job::Task;
@@ -490,7 +490,7 @@ fn tell(
             uploaded_bytes: copied.bytes,
             deduplication,
             compression,
-            recovery_seconds: (recovery.as_secs_f64() * 1000.0).round() / 1000.0,
+            recovery_seconds: seconds(*recovery),
             recovered_files: report.files,
             recovered_bytes: report.bytes,
             compared_entries: findings.entries,

@@ -13,7 +13,7 @@ use storepool::restore::{Conflict, RestoreOptions, RestoreReport, restore};
 
 use crate::adoption::{Adopted, Adoption};
 use crate::assembly::Assembly;
-use crate::console::units::{count, counted, duration, local, rfc3339, size};
+use crate::console::units::{count, counted, duration, local, rfc3339, seconds, size};
 use crate::contents::locate;
 use crate::error::{Attempt, Error, Outcome};
 use crate::origin::{Origin, refuse_given_up};
@@ -241,7 +241,7 @@ fn tell_restored(
             point: point.id.to_string(),
             path: path.to_string(),
             target: target.display().to_string(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             files: report.files,
             directories: report.directories,
             others: report.others,

@@ -14,7 +14,7 @@ use super::repair_vault::repair_vault;
 use super::{arguments, check::READ_EVERYTHING};
 use crate::assembly::Assembly;
 use crate::console::Console;
-use crate::console::units::{count, counted, duration, local, rfc3339};
+use crate::console::units::{count, counted, duration, local, rfc3339, seconds};
 use crate::error::{Attempt, Error, Outcome};
 use crate::healing::ConfiguredVaults;
 
@@ -125,7 +125,7 @@ fn summary(report: &RepairReport, elapsed: Duration) -> Summary {
     Summary {
         dry_run: report.dry_run,
         whole: report.is_whole(),
-        duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        duration_seconds: seconds(elapsed),
         index_rebuilt: report.index_rebuilt,
         markers_mended: report.markers_mended.clone(),
         point_files_mended: report.point_files_mended,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::assembly::Assembly;
 use crate::console::Console;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
 
@@ -77,7 +77,7 @@ fn tell(console: &Console, name: &str, report: &HealReport, elapsed: Duration) {
         &Summary {
             vault: name.to_string(),
             whole: report.is_whole(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             history_mended: report.chain_mended,
             objects: objects.collect(),
             bytes_uploaded: report.bytes_put,

@@ -15,9 +15,9 @@ use storepool::tree::{ChunkFetch, Entry, Node, TreeCursor};
 use super::arguments;
 use super::remote;
 use super::restore_database::{self, DatabaseOrder};
-use super::restore_service::{self, ServiceOrder};
+use super::restore_service::{self, RestoredPoint, ServiceOrder};
 use crate::assembly::Assembly;
-use crate::console::units::{count, counted, duration, size};
+use crate::console::units::{count, counted, duration, seconds, size};
 use crate::contents::locate;
 use crate::control::client::Client;
 use crate::error::{Attempt, Error, Outcome};
@@ -160,6 +160,15 @@ struct Summary {
     skipped: u64,
     deleted: u64,
     problem_count: u64,
+    /// Of a set: what went to services, beside the files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    points: Vec<RestoredPoint>,
+}
+
+impl Summary {
+    fn outcome(&self) -> Outcome {
+        if self.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done }
+    }
 }
 
 impl Restore {
@@ -228,14 +237,19 @@ impl Restore {
         }
         let order = self.service_order();
         restore_service::check(assembly, origin, &services, &order)?;
-        let outcome = match files.is_empty() {
-            true => Outcome::Done,
-            false => self.to_folders(assembly, origin, &files)?,
-        };
-        if !services.is_empty() {
-            restore_service::run(assembly, origin, &services, &order)?;
+        if services.is_empty() {
+            return self.to_folders(assembly, origin, &files);
         }
-        Ok(outcome)
+        if files.is_empty() {
+            return restore_service::run(assembly, origin, &services, &order);
+        }
+        let (mut summary, elapsed) = self.folders(assembly, origin, &files)?;
+        let services = restore_service::restored(assembly, origin, &services, &order)?;
+        // It is one run: a program that waits for its summary gets one, when all of it is done.
+        summary.duration_seconds = seconds(elapsed + services.elapsed);
+        summary.points = services.points;
+        assembly.console.message("summary", &summary);
+        Ok(summary.outcome())
     }
 
     fn service_order(&self) -> ServiceOrder<'_> {
@@ -254,6 +268,18 @@ impl Restore {
         origin: &Origin,
         points: &[String],
     ) -> Result<Outcome, Error> {
+        let (summary, _) = self.folders(assembly, origin, points)?;
+        assembly.console.message("summary", &summary);
+        Ok(summary.outcome())
+    }
+
+    // Restores and tells people about it; programs are told by the caller, once.
+    fn folders(
+        &self,
+        assembly: &Assembly,
+        origin: &Origin,
+        points: &[String],
+    ) -> Result<(Summary, Duration), Error> {
         let progress = assembly.console.progress("files");
         let mut sum = RestoreReport::default();
         let mut targets = Vec::new();
@@ -296,7 +322,7 @@ impl Restore {
             path,
             targets,
             dry_run: self.dry_run,
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             files: sum.files,
             directories: sum.directories,
             others: sum.others,
@@ -305,6 +331,7 @@ impl Restore {
             skipped: sum.skipped,
             deleted: sum.deleted,
             problem_count: sum.problem_count,
+            points: Vec::new(),
         };
         tell(assembly, &summary, elapsed);
         if sum.problem_count > 0 && !origin.is_vault() {
@@ -312,7 +339,7 @@ impl Restore {
                 "\"keepwell repair\" heals the pool, from the vault if there is one; --from vault reads the second copy now",
             );
         }
-        Ok(if sum.problem_count > 0 { Outcome::Incomplete } else { Outcome::Done })
+        Ok((summary, elapsed))
     }
 
     // The daemon restores into a folder of its own, so that the work can be left and found again. What goes to the original place is done here: a
@@ -378,7 +405,6 @@ fn add(sum: &mut RestoreReport, report: RestoreReport) {
 
 fn tell(assembly: &Assembly, summary: &Summary, elapsed: Duration) {
     let console = &assembly.console;
-    console.message("summary", summary);
     let verb = if summary.dry_run { "would restore" } else { "restored" };
     console.note(format!(
         "{verb} {}, {}, {} in {}",

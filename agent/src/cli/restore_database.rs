@@ -12,7 +12,7 @@ use storepool::manifest::Manifest;
 
 use super::restore_mariadb;
 use crate::assembly::Assembly;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::origin::Origin;
 use crate::workload::PointContents;
@@ -119,7 +119,7 @@ pub(super) fn run(
         target: order.directory.display().to_string(),
         at: target.to_string(),
         dry_run: order.dry_run,
-        duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        duration_seconds: seconds(elapsed),
         files: restored.files,
         bytes: restored.bytes,
         wal_files: restored.wal_files,

@@ -8,7 +8,7 @@ use storepool::monitor::Monitor;
 
 use super::restore_database::{DatabaseOrder, moment};
 use crate::assembly::Assembly;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::origin::Origin;
 use crate::workload::PointContents;
@@ -61,7 +61,7 @@ pub(super) fn run(
             target: directory.display().to_string(),
             at: order.at.to_string(),
             dry_run,
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             bytes: restored.bytes,
             binlogs: restored.logs,
             replay: script.clone(),

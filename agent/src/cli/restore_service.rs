@@ -8,7 +8,7 @@ use storepool::monitor::SilentMonitor;
 use super::workshop;
 use crate::assembly::Assembly;
 use crate::config::{Config, GroupConfig, SourceConfig};
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::job::Task;
 use crate::job::backup::back_up_before_replacing;
@@ -30,13 +30,20 @@ pub(super) struct ServiceOrder<'a> {
 
 #[derive(Serialize)]
 struct Summary {
-    points: Vec<Restored>,
+    points: Vec<RestoredPoint>,
     dry_run: bool,
     duration_seconds: f64,
 }
 
+/// What was given back.
+pub(super) struct Restored {
+    pub(super) points: Vec<RestoredPoint>,
+    pub(super) elapsed: Duration,
+}
+
+/// A point that a service has again.
 #[derive(Serialize)]
-struct Restored {
+pub(super) struct RestoredPoint {
     point: String,
     workload: String,
     target: String,
@@ -54,6 +61,20 @@ pub(super) fn run(
     points: &[String],
     order: &ServiceOrder<'_>,
 ) -> Result<Outcome, Error> {
+    let Restored { points, elapsed } = restored(assembly, origin, points, order)?;
+    let duration_seconds = seconds(elapsed);
+    let summary = Summary { points, dry_run: order.dry_run, duration_seconds };
+    assembly.console.message("summary", &summary);
+    Ok(Outcome::Done)
+}
+
+/// Restores `points` as [`run`] does and tells people about it; what programs are told is left to the caller.
+pub(super) fn restored(
+    assembly: &Assembly,
+    origin: &Origin,
+    points: &[String],
+    order: &ServiceOrder<'_>,
+) -> Result<Restored, Error> {
     let config = assembly.config()?;
     let mut restored = Vec::new();
     let progress = assembly.console.progress("bytes");
@@ -64,8 +85,8 @@ pub(super) fn run(
         restored.push(one(assembly, &config, origin, point, order, &progress)?);
     }
     let elapsed = progress.finish();
-    tell(assembly, restored, order.dry_run, elapsed);
-    Ok(Outcome::Done)
+    tell(assembly, &restored, order.dry_run, elapsed);
+    Ok(Restored { points: restored, elapsed })
 }
 
 /// Finds what would keep services from having `points`, and changes nothing.
@@ -90,7 +111,7 @@ fn one(
     point: &str,
     order: &ServiceOrder<'_>,
     progress: &dyn storepool::monitor::Monitor,
-) -> Result<Restored, Error> {
+) -> Result<RestoredPoint, Error> {
     let (selection, manifest) = origin.select(point).attempt(|| "restore".to_string())?;
     let attempt = || format!("restore {} into its service", selection.name());
     let chunks = origin.chunks([selection.point.id]).attempt(attempt)?;
@@ -129,7 +150,7 @@ fn one(
         },
     );
     let RestoredService { target, items, bytes, safety_point, notes } = made.attempt(attempt)?;
-    Ok(Restored {
+    Ok(RestoredPoint {
         point: selection.point.id.to_string(),
         workload: manifest.workload.clone(),
         target,
@@ -192,16 +213,10 @@ fn configured<'a>(
     (group, found)
 }
 
-fn tell(assembly: &Assembly, restored: Vec<Restored>, dry_run: bool, elapsed: Duration) {
+fn tell(assembly: &Assembly, restored: &[RestoredPoint], dry_run: bool, elapsed: Duration) {
     let console = &assembly.console;
-    let summary = Summary {
-        points: restored,
-        dry_run,
-        duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-    };
-    console.message("summary", &summary);
     let verb = if dry_run { "nothing is in the way: would restore" } else { "restored" };
-    for restored in &summary.points {
+    for restored in restored {
         console.note(format!(
             "{verb} {}, {} into {} in {}",
             counted(restored.items, "item"),

@@ -13,7 +13,7 @@ use super::{group_sync, remote};
 use crate::assembly::Assembly;
 use crate::config::VaultConfig;
 use crate::console::Console;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::control::client::Client;
 use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
@@ -148,7 +148,7 @@ pub(super) fn tell(console: &Console, name: &str, report: &SyncReport, elapsed: 
             bytes_stored: report.bytes_stored,
             generation: report.generation.0,
             witness: report.witness.to_string(),
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
         },
     );
     let copied = report.copied.len() as u64;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::assembly::Assembly;
 use crate::console::Console;
-use crate::console::units::{counted, duration, size};
+use crate::console::units::{counted, duration, seconds, size};
 use crate::error::{Attempt, Error, Outcome};
 use crate::vaults::{self, Engine, OwnVault};
 
@@ -79,7 +79,7 @@ fn tell(console: &Console, name: &str, dry_run: bool, report: &PruneReport, elap
         &Summary {
             vault: name.to_string(),
             dry_run,
-            duration_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            duration_seconds: seconds(elapsed),
             points_gone: report.points_gone.iter().map(ToString::to_string).collect(),
             objects_condemned: report.condemned.objects,
             bytes_condemned: report.condemned.bytes,

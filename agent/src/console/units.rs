@@ -65,6 +65,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// Returns a span of time for programs: seconds, to the millisecond.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 /// Returns a moment in the local zone, with the zone: `2026-03-29 14:03:12 CEST`.
 pub(crate) fn local(time: Timestamp) -> String {
     in_zone(time, TimeZone::system())
@@ -125,5 +130,6 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(duration(Duration::from_millis(59_700)), "1 min 0 s");
         assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
+        assert_eq!(seconds(Duration::from_micros(1_234_567)), 1.235);
     }
 }
