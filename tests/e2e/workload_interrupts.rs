@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -130,6 +131,30 @@ fn a_mariadb_whose_copying_stands_still_holds_nobody() {
     interrupt(&keepwell, child);
 
     wait_until("the copying is gone", || rustix::process::test_kill_process(held.0).is_err());
+}
+
+/// The server takes the client in and says nothing: the first Ctrl-C did nothing, and the second left the client behind.
+#[test]
+fn a_mariadb_that_never_answers_holds_nobody_and_leaves_no_client_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("socket");
+    let server = UnixListener::bind(&socket).expect("a socket");
+    server.set_nonblocking(true).expect("set");
+    let keepwell = with_group(&format!("{{ mariadb = {{ socket = \"{}\" }} }}", socket.display()));
+
+    let child = keepwell.start(["backup", "db"]);
+    let own = child.id();
+    let mut asked = None;
+    wait_until("it is asked", || {
+        asked = asked.take().or(server.accept().ok());
+        asked.is_some()
+    });
+    let socket = socket.display().to_string();
+    let clients = processes_with(&socket, own);
+    interrupt(&keepwell, child);
+
+    assert_eq!(clients.len(), 1, "{clients:?}");
+    assert!(processes_with(&socket, own).is_empty());
 }
 
 #[test]

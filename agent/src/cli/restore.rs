@@ -236,7 +236,9 @@ impl Restore {
             kind.push(point.clone());
         }
         let order = self.service_order();
-        restore_service::check(assembly, origin, &services, &order)?;
+        let progress = assembly.console.progress("bytes");
+        restore_service::check(assembly, origin, &services, &order, &progress)?;
+        progress.finish();
         if services.is_empty() {
             return self.to_folders(assembly, origin, &files);
         }

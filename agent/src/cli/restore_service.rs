@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use storepool::monitor::SilentMonitor;
+use storepool::monitor::{Event, Monitor};
 
 use super::workshop;
 use crate::assembly::Assembly;
@@ -79,7 +79,7 @@ pub(super) fn restored(
     let mut restored = Vec::new();
     let progress = assembly.console.progress("bytes");
     if points.len() > 1 && !order.dry_run {
-        check(assembly, origin, points, order)?;
+        check(assembly, origin, points, order, &progress)?;
     }
     for point in points {
         restored.push(one(assembly, &config, origin, point, order, &progress)?);
@@ -89,19 +89,31 @@ pub(super) fn restored(
     Ok(Restored { points: restored, elapsed })
 }
 
-/// Finds what would keep services from having `points`, and changes nothing.
+/// Finds what would keep services from having `points`, and changes nothing. `monitor` is not told of it, but may ask to stop.
 pub(super) fn check(
     assembly: &Assembly,
     origin: &Origin,
     points: &[String],
     order: &ServiceOrder<'_>,
+    monitor: &dyn Monitor,
 ) -> Result<(), Error> {
     let config = assembly.config()?;
     let check = ServiceOrder { dry_run: true, ..*order };
     for point in points {
-        one(assembly, &config, origin, point, &check, &SilentMonitor)?;
+        one(assembly, &config, origin, point, &check, &Untold(monitor))?;
     }
     Ok(())
+}
+
+// What is only tried is not counted as done.
+struct Untold<'a>(&'a dyn Monitor);
+
+impl Monitor for Untold<'_> {
+    fn event(&self, _event: Event) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
 }
 
 fn one(
@@ -110,7 +122,7 @@ fn one(
     origin: &Origin,
     point: &str,
     order: &ServiceOrder<'_>,
-    progress: &dyn storepool::monitor::Monitor,
+    progress: &dyn Monitor,
 ) -> Result<RestoredPoint, Error> {
     let (selection, manifest) = origin.select(point).attempt(|| "restore".to_string())?;
     let attempt = || format!("restore {} into its service", selection.name());
@@ -166,7 +178,7 @@ fn make_safety_point(
     config: &Config,
     group: &GroupConfig,
     workload: &dyn Workload,
-    progress: &dyn storepool::monitor::Monitor,
+    progress: &dyn Monitor,
 ) -> Result<storepool::id::PointId, Cause> {
     let pool = assembly.open_configured(config).map_err(|error| error.cause)?;
     let journal = open_journal(assembly)?;

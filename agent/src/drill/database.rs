@@ -7,6 +7,7 @@ use std::time::Duration;
 use storepool::catalog::Point;
 use storepool::clock::{Clock, SystemClock, Timestamp};
 use storepool::manifest::Manifest;
+use storepool::monitor::SilentMonitor;
 
 use super::record::{DrillRecord, Grade, Verdict};
 use super::sandbox::Sandbox;
@@ -126,7 +127,7 @@ impl SourceDrill<'_> {
             Ok(tenant) => tenant,
             Err(why) => return Ok(Attempt::NotHere(Some(why))),
         };
-        if let Err(why) = mariadb::trial::server(&detail.version) {
+        if let Err(why) = mariadb::trial::server(&detail.version, &SilentMonitor) {
             return Ok(Attempt::NotHere(Some(why)));
         }
         let clock = SystemClock::new();

@@ -325,7 +325,11 @@ impl Round<'_> {
                 }
             }
         }
-        prepared
+        match prepared {
+            // Programs that were asked something were ended with the run.
+            Err(_) if self.monitor.cancelled() => Err(storepool::Error::Interrupted.into()),
+            prepared => prepared,
+        }
     }
 
     fn release(

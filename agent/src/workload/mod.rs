@@ -13,6 +13,7 @@ mod files;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;
 pub(crate) mod program;
+mod running;
 pub(crate) mod sqlite;
 pub(crate) mod streams;
 pub(crate) mod suspended;

@@ -1,22 +1,21 @@
 //! Programs as sources and as targets: what one says is read as a stream that ends soundly only if the program does; and what a point holds is fed to one.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::Signal;
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::Monitor;
 
 use super::WorkloadError;
+use super::running::{Complaint, Running, ending};
 use super::streams::OpenStream;
 use crate::accounts;
+use crate::error::Cause;
 
-/// Only the end of what a program complains about is kept: the reason stands there.
-const COMPLAINT_KEPT: usize = 4096;
 /// What a program may answer to a question, such as its version.
 const ANSWER_MOST: u64 = 64 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,38 +54,40 @@ impl Program {
         let last_words = None;
         Ok(ProgramStream {
             name: self.name(),
-            child: Arc::new(Running(Mutex::new(child))),
+            child: Arc::new(Running::of(child)),
             output,
             complaint,
             last_words,
         })
     }
 
-    /// Runs it to its end and returns what it says, without spaces around it.
+    /// Runs it to its end and returns what it says, without spaces around it. It is ended when `monitor` asks to stop.
     ///
     /// # Errors
-    /// It cannot be started, fails, or says more than an answer.
-    pub(crate) fn answer(&self) -> Result<String, WorkloadError> {
+    /// It cannot be started, fails, is ended, or says more than an answer.
+    pub(crate) fn answer(&self, monitor: &dyn Monitor) -> Result<String, WorkloadError> {
         let mut stream = self.stream()?;
+        let child = stream.child.clone();
         let failed = |cause: io::Error| {
             WorkloadError::failed(format!("\"{}\" gave no answer", self.name())).because(cause)
         };
         let mut answer = Vec::new();
-        (&mut stream).take(ANSWER_MOST + 1).read_to_end(&mut answer).map_err(failed)?;
+        let read = || (&mut stream).take(ANSWER_MOST + 1).read_to_end(&mut answer);
+        child.unless_stopped(monitor, read).map_err(failed)?;
         if answer.len() as u64 > ANSWER_MOST {
             return Err(failed(io::Error::other("what it says is too long for an answer")));
         }
         Ok(String::from_utf8_lossy(&answer).trim().to_string())
     }
 
-    /// Runs it to its end and returns whether it said yes (exit code 0) or no (1).
+    /// Runs it to its end and returns whether it said yes (exit code 0) or no (1). It is ended when `monitor` asks to stop.
     ///
     /// # Errors
     /// It cannot be started, or ended in another way.
-    pub(crate) fn decides(&self) -> Result<bool, WorkloadError> {
+    pub(crate) fn decides(&self, monitor: &dyn Monitor) -> Result<bool, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::null())?;
         let complaint = Complaint::listen(&mut child);
-        let child = Running(Mutex::new(child));
+        let child = Running::of(child);
         let failed = |text: String| {
             WorkloadError::failed(format!(
                 "\"{}\" answered neither yes (0) nor no (1)",
@@ -94,7 +95,8 @@ impl Program {
             ))
             .because(text)
         };
-        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
+        let status = child.unless_stopped(monitor, || child.wait());
+        let status = status.map_err(|cause| failed(cause.to_string()))?;
         match status.code() {
             Some(0) => Ok(true),
             Some(1) => Ok(false),
@@ -102,20 +104,21 @@ impl Program {
         }
     }
 
-    /// Runs it to its end and returns its exit code with the end of what it said, on either stream.
+    /// Runs it to its end and returns its exit code with the end of what it said, on either stream. It is ended when `monitor` asks to stop.
     ///
     /// # Errors
     /// It cannot be started, or a signal ended it.
-    pub(crate) fn verdict(&self) -> Result<(i32, String), WorkloadError> {
+    pub(crate) fn verdict(&self, monitor: &dyn Monitor) -> Result<(i32, String), WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::piped())?;
         let complaint = Complaint::listen(&mut child);
         let said = Complaint::of(child.stdout.take(), ANSWER_MOST as usize);
-        let child = Running(Mutex::new(child));
+        let child = Running::of(child);
         let failed = |text: String| {
             WorkloadError::failed(format!("\"{}\" did not end by itself", self.name()))
                 .because(text)
         };
-        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
+        let status = child.unless_stopped(monitor, || child.wait());
+        let status = status.map_err(|cause| failed(cause.to_string()))?;
         let text = format!("{}\n{}", said.text().trim(), complaint.text().trim());
         match status.code() {
             Some(code) => Ok((code, text.trim().to_string())),
@@ -130,17 +133,18 @@ impl Program {
     pub(crate) fn serve(&self) -> Result<Server, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::null())?;
         let complaint = Complaint::listen(&mut child);
-        Ok(Server { child: Running(Mutex::new(child)), complaint })
+        Ok(Server { child: Running::of(child), complaint })
     }
 
-    /// Starts it and has `feed` write to its standard input, then waits for its end.
+    /// Starts it and has `feed` write to its standard input, then waits for its end. It is ended when `monitor` asks to stop.
     ///
     /// # Errors
-    /// It cannot be started, or fails; `feed`'s own error, after the program was ended, if that was not the program's fault.
-    pub(crate) fn feed<E: From<WorkloadError>>(
+    /// It cannot be started, or fails; `feed`'s own error, after the program was ended, if that was not the program's fault; that it was interrupted.
+    pub(crate) fn feed(
         &self,
-        feed: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-    ) -> Result<(), E> {
+        monitor: &dyn Monitor,
+        feed: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
+    ) -> Result<(), Cause> {
         let mut child = self.start(Stdio::piped(), Stdio::null())?;
         let complaint = Complaint::listen(&mut child);
         let failed = |text: String| {
@@ -148,25 +152,31 @@ impl Program {
                 .because(text)
         };
         let mut input = child.stdin.take();
-        let child = Running(Mutex::new(child));
+        let child = Running::of(child);
         let mut refused = false;
-        let fed = match &mut input {
-            Some(input) => feed(&mut Noting { input, refused: &mut refused }),
-            None => Ok(()),
+        let fed = || -> Result<(), Cause> {
+            let fed = match &mut input {
+                Some(input) => feed(&mut Noting { input, refused: &mut refused }),
+                None => Ok(()),
+            };
+            if let Err(error) = fed
+                && !refused
+            {
+                // Ended before its input closes: half of a stream must not look like a whole one.
+                child.end();
+                return Err(error);
+            }
+            drop(input);
+            let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
+            match (status.success(), refused) {
+                (true, false) => Ok(()),
+                (true, true) => Err(failed("it ended before it had read everything".into()).into()),
+                (false, _) => Err(failed(ending(status, &complaint.text())).into()),
+            }
         };
-        if let Err(error) = fed
-            && !refused
-        {
-            // Ended before its input closes: half of a stream must not look like a whole one.
-            drop(child);
-            return Err(error);
-        }
-        drop(input);
-        let status = child.wait().map_err(|cause| failed(cause.to_string()))?;
-        match (status.success(), refused) {
-            (true, false) => Ok(()),
-            (true, true) => Err(failed("it ended before it had read everything".into()).into()),
-            (false, _) => Err(failed(ending(status, &complaint.text())).into()),
+        match child.unless_stopped(monitor, fed) {
+            Err(_) if monitor.cancelled() => Err(storepool::Error::Interrupted.into()),
+            result => result,
         }
     }
 
@@ -206,18 +216,17 @@ pub(crate) struct Server {
 impl Server {
     /// Returns how it ended, if it did so by itself.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        let status = self.child.lock().try_wait().ok()??;
+        let status = self.child.ended()?;
         Some(ending(status, &self.complaint.text()))
     }
 
     /// Asks it to stop with `signal` and waits for its end; what takes longer than `patience` is ended.
     pub(crate) fn stop(self, signal: Signal, patience: Duration) {
-        // It has ended already, if it cannot be sent.
-        let _ = kill_process(Pid::from_child(&self.child.lock()), signal);
+        self.child.send(signal);
         let clock = SystemClock::new();
         let begin = clock.monotonic();
         let elapsed = || clock.monotonic().saturating_sub(begin);
-        while elapsed() < patience && matches!(self.child.lock().try_wait(), Ok(None)) {
+        while elapsed() < patience && self.child.ended().is_none() {
             std::thread::sleep(LOOK_EVERY);
         }
     }
@@ -237,6 +246,15 @@ impl ProgramStream {
     /// tell.
     pub(crate) fn saying(self, words: &'static str) -> Self {
         Self { last_words: Some(words), ..self }
+    }
+
+    /// Waits for its sound end, whatever it says. The program is ended when `monitor` asks to stop.
+    ///
+    /// # Errors
+    /// The stream did not end soundly.
+    pub(crate) fn exhaust(mut self, monitor: &dyn Monitor) -> io::Result<()> {
+        let child = self.child.clone();
+        child.unless_stopped(monitor, || io::copy(&mut self, &mut io::sink())).map(drop)
     }
 }
 
@@ -270,94 +288,6 @@ impl From<ProgramStream> for OpenStream {
     }
 }
 
-// Ended with everything it started when it is no longer wanted.
-struct Running(Mutex<Child>);
-
-impl Running {
-    // Not held while it runs, so that it can be ended meanwhile.
-    fn wait(&self) -> io::Result<ExitStatus> {
-        loop {
-            if let Some(status) = self.lock().try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-    }
-
-    fn end(&self) {
-        let mut child = self.lock();
-        // Once waited for, its number may be another's.
-        if let Ok(None) = child.try_wait() {
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-            let _ = child.wait();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Child> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-// The end of what a program says on stderr.
-struct Complaint {
-    tail: Arc<Mutex<VecDeque<u8>>>,
-    listener: Option<JoinHandle<()>>,
-}
-
-impl Complaint {
-    fn listen(child: &mut Child) -> Self {
-        Self::of(child.stderr.take(), COMPLAINT_KEPT)
-    }
-
-    fn of(stream: Option<impl Read + Send + 'static>, kept: usize) -> Self {
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let listener = stream.map(|mut stream| {
-            let tail = tail.clone();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                    let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-                    tail.extend(&buffer[..length]);
-                    let excess = tail.len().saturating_sub(kept);
-                    tail.drain(..excess);
-                }
-            })
-        });
-        Self { tail, listener }
-    }
-
-    fn text(&self) -> String {
-        // A child that lives on may hold the pipe open for ever: what is there soon has to do.
-        for _ in 0..80 {
-            if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
-                break;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        let bytes: Vec<u8> =
-            self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        text.chars().filter(|letter| !letter.is_control() || *letter == '\n').collect()
-    }
-}
-
-fn ending(status: ExitStatus, complaint: &str) -> String {
-    let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("it ended with exit code {code}"),
-        (None, signal) => format!("signal {} ended it", signal.unwrap_or_default()),
-    };
-    match complaint.trim().lines().last() {
-        Some(last) => format!("{how}: {last}"),
-        None => how,
-    }
-}
-
 // Notes that it was the program that closed its input.
 struct Noting<'a> {
     input: &'a mut dyn Write,
@@ -376,6 +306,8 @@ impl Write for Noting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use storepool::monitor::{Event, SilentMonitor};
+
     use super::*;
 
     fn shell(text: &str) -> Program {
@@ -410,11 +342,44 @@ mod tests {
 
     #[test]
     fn a_program_answers_and_decides() {
-        assert_eq!(shell("echo \" $KEEPWELL_X \"").answer().unwrap(), "y z");
-        assert!(shell("true").decides().unwrap());
-        assert!(!shell("false").decides().unwrap());
-        assert!(shell("exit 2").decides().is_err());
-        assert!(shell("echo 5; exit 1").answer().is_err());
+        let silent = &SilentMonitor;
+
+        assert_eq!(shell("echo \" $KEEPWELL_X \"").answer(silent).unwrap(), "y z");
+        assert!(shell("true").decides(silent).unwrap());
+        assert!(!shell("false").decides(silent).unwrap());
+        assert!(shell("exit 2").decides(silent).is_err());
+        assert!(shell("echo 5; exit 1").answer(silent).is_err());
+    }
+
+    struct Stopping;
+
+    impl Monitor for Stopping {
+        fn event(&self, _event: Event) {}
+
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    /// A server that stood still held its client, and with it whoever had pressed Ctrl-C.
+    #[test]
+    fn whatever_waits_for_a_program_ends_it_with_all_it_started_when_the_run_is_to_stop() {
+        // The shell has ended; who is left holds its output open.
+        let leaves = shell("sleep 600 & exit 0");
+        let hangs = shell("sleep 600; true");
+
+        assert!(leaves.answer(&Stopping).is_err());
+        assert!(hangs.answer(&Stopping).is_err());
+        assert!(hangs.decides(&Stopping).is_err());
+        assert!(hangs.verdict(&Stopping).is_err());
+        assert!(hangs.stream().unwrap().exhaust(&Stopping).is_err());
+        // More than a pipe holds.
+        let fed = hangs.feed(&Stopping, |input| write(input, &vec![0; 1 << 20]));
+        assert!(matches!(fed, Err(Cause::Pool(storepool::Error::Interrupted))), "{fed:?}");
+    }
+
+    fn write(input: &mut dyn Write, bytes: &[u8]) -> Result<(), Cause> {
+        input.write_all(bytes).map_err(|_| WorkloadError::failed("write").into())
     }
 
     #[test]
@@ -423,26 +388,23 @@ mod tests {
         let file = directory.path().join("fed");
         let eats = shell(&format!("cat > {0}; echo complete >> {0}", file.display()));
 
-        let whole = eats.feed::<WorkloadError>(|input| {
-            input.write_all(b"all of it\n").map_err(|_| WorkloadError::failed("write"))
-        });
+        let whole = eats.feed(&SilentMonitor, |input| write(input, b"all of it\n"));
         assert!(whole.is_ok());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "all of it\ncomplete\n");
 
         std::fs::remove_file(&file).unwrap();
-        let half = eats.feed::<WorkloadError>(|input| {
-            input.write_all(b"half").map_err(|_| WorkloadError::failed("write"))?;
-            Err(WorkloadError::failed("the pool is damaged"))
+        let half = eats.feed(&SilentMonitor, |input| {
+            write(input, b"half")?;
+            Err(WorkloadError::failed("the pool is damaged").into())
         });
-        assert_eq!(half.unwrap_err().message, "the pool is damaged");
+        assert_eq!(half.unwrap_err().chain(), "the pool is damaged");
         // It may have been ended before it opened the file.
         let fed = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(!fed.contains("complete"), "{fed}");
 
-        let full = shell("echo no room >&2; exit 1").feed::<WorkloadError>(|input| {
-            input.write_all(&vec![0; 1 << 20]).map_err(|_| WorkloadError::failed("write"))
-        });
-        let error = full.unwrap_err();
-        assert!(error.cause.unwrap().to_string().contains("no room"));
+        let full = shell("echo no room >&2; exit 1");
+        let full = full.feed(&SilentMonitor, |input| write(input, &vec![0; 1 << 20]));
+        let error = full.unwrap_err().chain();
+        assert!(error.contains("no room"), "{error}");
     }
 }

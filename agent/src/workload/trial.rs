@@ -64,6 +64,17 @@ impl Stage<'_> {
         }
     }
 
+    /// Goes on, unless the run was asked to stop: what was ended then says nothing about the data.
+    ///
+    /// # Errors
+    /// The run was asked to stop.
+    pub(super) fn go_on(&self) -> Result<(), Cause> {
+        match self.monitor.cancelled() {
+            true => Err(storepool::Error::Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Returns a program as the tenant runs it.
     pub(super) fn program(&self, command: Vec<String>) -> Program {
         let user = self.tenant.map(|tenant| tenant.name.clone());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::SilentMonitor;
 use storepool::source::DataSource;
 
 pub(crate) use restore::CommandRestore;
@@ -86,7 +87,8 @@ impl Workload for CommandExport {
         let questions = [("version", &config.version), ("edition", &config.edition)];
         let mut answers = Vec::new();
         for (what, command) in questions {
-            match command.as_ref().map(|command| self.service.ask(command, ServiceState::Running)) {
+            let ask = |command| self.service.ask(command, ServiceState::Running, &SilentMonitor);
+            match command.as_ref().map(ask) {
                 None => {}
                 Some(Ok(answer)) => answers.push(format!("{what} {answer}")),
                 Some(Err(error)) => {
@@ -114,13 +116,13 @@ impl Workload for CommandExport {
         surroundings: &'a Surroundings<'a>,
     ) -> Result<Box<dyn Prepared + 'a>, Cause> {
         let service = &self.service;
-        let version = service.version()?;
-        let edition = service.edition()?;
+        let version = service.version(surroundings.monitor)?;
+        let edition = service.edition(surroundings.monitor)?;
         let suspends = service.config.suspend.is_some() && !surroundings.dry_run;
         if suspends {
             service.suspend(surroundings.monitor)?;
         }
-        let pending = service.count_pending()?;
+        let pending = service.count_pending(surroundings.monitor)?;
         service.accept(pending, surroundings.accept_pending)?;
         let detail = CommandDetail {
             format: FORMAT,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use storepool::entry::EntryPath;
+use storepool::monitor::Monitor;
 
 use super::service::{Service, ServiceState};
 use super::{CommandDetail, CommandExport, FORMAT};
@@ -98,9 +99,12 @@ impl CommandRestore {
         let mut faults = Vec::new();
         let service = self.service(&detail, order, &mut faults);
         let files = self.files(point, &detail, &mut faults)?;
-        compare_versions(&service, &detail, &mut faults);
-        compare_editions(&service, &detail, &mut faults);
-        let target_exists = look_at_target(&service, order, &mut faults);
+        compare_versions(&service, &detail, point.monitor, &mut faults);
+        compare_editions(&service, &detail, point.monitor, &mut faults);
+        let target_exists = look_at_target(&service, order, point.monitor, &mut faults);
+        if point.monitor.cancelled() {
+            return Err(storepool::Error::Interrupted.into());
+        }
         if faults.is_empty() {
             return Ok(Plan { service, files, target_exists });
         }
@@ -167,19 +171,24 @@ fn feed(
     program.variables.push(("KEEPWELL_EXPORT".to_string(), path.to_string()));
     program.variables.push(("KEEPWELL_POINT".to_string(), point.id.to_string()));
     let mut bytes = 0;
-    program.feed::<Cause>(|input| {
+    program.feed(point.monitor, |input| {
         bytes = point.copy(path, input)?;
         Ok(())
     })?;
     Ok(bytes)
 }
 
-fn compare_versions(service: &Service, detail: &CommandDetail, faults: &mut Vec<String>) {
+fn compare_versions(
+    service: &Service,
+    detail: &CommandDetail,
+    monitor: &dyn Monitor,
+    faults: &mut Vec<String>,
+) {
     let Some(source) = detail.version.as_ref().filter(|_| !service.config.allow_other_version)
     else {
         return;
     };
-    match service.version() {
+    match service.version(monitor) {
         Ok(Some(target)) if target == *source => {}
         Ok(Some(target)) => faults.push(format!(
             "the point is of version {source} and the target is {target} (allow_other_version = true allows it)"
@@ -191,14 +200,19 @@ fn compare_versions(service: &Service, detail: &CommandDetail, faults: &mut Vec<
     }
 }
 
-fn compare_editions(service: &Service, detail: &CommandDetail, faults: &mut Vec<String>) {
+fn compare_editions(
+    service: &Service,
+    detail: &CommandDetail,
+    monitor: &dyn Monitor,
+    faults: &mut Vec<String>,
+) {
     let Some(source) = &detail.edition else { return };
     let editions = match service.config.editions.is_empty() {
         true => &detail.editions,
         false => &service.config.editions,
     };
     let rank = |edition: &String| editions.iter().position(|other| other == edition);
-    match service.edition() {
+    match service.edition(monitor) {
         Ok(Some(target)) => match (rank(source), rank(&target)) {
             (Some(needed), Some(there)) if there >= needed => {}
             (Some(_), Some(_)) => faults
@@ -214,10 +228,15 @@ fn compare_editions(service: &Service, detail: &CommandDetail, faults: &mut Vec<
     }
 }
 
-fn look_at_target(service: &Service, order: &RestoreOrder<'_>, faults: &mut Vec<String>) -> bool {
+fn look_at_target(
+    service: &Service,
+    order: &RestoreOrder<'_>,
+    monitor: &dyn Monitor,
+    faults: &mut Vec<String>,
+) -> bool {
     let target = service.target();
     let exists = match &service.config.exists {
-        Some(command) => service.program(command, ServiceState::Running).decides(),
+        Some(command) => service.program(command, ServiceState::Running).decides(monitor),
         None => {
             faults.push(format!(
                 "nothing tells whether {target} is there already: configure \"exists\""
@@ -232,7 +251,7 @@ fn look_at_target(service: &Service, order: &RestoreOrder<'_>, faults: &mut Vec<
                 faults.push(format!("{target} is there already (--replace replaces it)"));
                 return true;
             }
-            let counted = service.count_pending();
+            let counted = service.count_pending(monitor);
             let accepted = |pending| service.accept(pending, order.accept_pending);
             if let Err(error) = counted.and_then(accepted) {
                 faults.push(error.chain());

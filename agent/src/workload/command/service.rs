@@ -82,20 +82,21 @@ impl Service {
         &self,
         command: &HookCommand,
         state: ServiceState,
+        monitor: &dyn Monitor,
     ) -> Result<String, WorkloadError> {
-        self.program(command, state).answer()
+        self.program(command, state).answer(monitor)
     }
 
     /// Returns the service's version, if it can be asked.
-    pub(super) fn version(&self) -> Result<Option<String>, WorkloadError> {
+    pub(super) fn version(&self, monitor: &dyn Monitor) -> Result<Option<String>, WorkloadError> {
         let command = self.config.version.as_ref();
-        command.map(|command| self.ask(command, ServiceState::Running)).transpose()
+        command.map(|command| self.ask(command, ServiceState::Running, monitor)).transpose()
     }
 
     /// Returns the service's edition, if it can be asked; it must be one of those that are configured.
-    pub(super) fn edition(&self) -> Result<Option<String>, WorkloadError> {
+    pub(super) fn edition(&self, monitor: &dyn Monitor) -> Result<Option<String>, WorkloadError> {
         let Some(command) = &self.config.edition else { return Ok(None) };
-        let edition = self.ask(command, ServiceState::Running)?;
+        let edition = self.ask(command, ServiceState::Running, monitor)?;
         if self.config.editions.contains(&edition) {
             return Ok(Some(edition));
         }
@@ -124,7 +125,7 @@ impl Service {
         let clock = SystemClock::new();
         let begin = clock.monotonic();
         while let Some(drained) = &self.config.drained
-            && !self.program(drained, ServiceState::Suspending).decides()?
+            && !self.program(drained, ServiceState::Suspending).decides(monitor)?
         {
             if monitor.cancelled() {
                 return Err(storepool::Error::Interrupted.into());
@@ -168,9 +169,9 @@ impl Service {
     }
 
     /// Returns how many things wait that no export contains.
-    pub(super) fn count_pending(&self) -> Result<u64, Cause> {
+    pub(super) fn count_pending(&self, monitor: &dyn Monitor) -> Result<u64, Cause> {
         let Some(pending) = &self.config.pending else { return Ok(0) };
-        let answer = self.ask(pending, ServiceState::Suspended)?;
+        let answer = self.ask(pending, ServiceState::Suspended, monitor)?;
         answer.parse().map_err(|_| {
             WorkloadError::failed(format!(
                 "\"{answer}\" is no number of things that wait in {}",

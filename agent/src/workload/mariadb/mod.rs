@@ -15,6 +15,7 @@ use std::sync::Arc;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::{Monitor, SilentMonitor};
 use storepool::source::DataSource;
 
 use super::program::Program;
@@ -85,49 +86,57 @@ impl Mariadb {
         Self { config }
     }
 
-    fn ask(&self, question: &str) -> Result<Vec<Vec<String>>, WorkloadError> {
+    fn ask(
+        &self,
+        question: &str,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<Vec<String>>, WorkloadError> {
         let mut command = client(&self.config, "mariadb");
         command.extend(["-NBe", question].map(String::from));
         let program = Program { command, user: None, variables: Vec::new() };
         let hint = "does the server run, and may the user of defaults_file do so? See docs/workloads/mariadb.md";
-        let answer = program.answer().map_err(|error| error.hint(hint))?;
+        let answer = program.answer(monitor).map_err(|error| error.hint(hint))?;
         let row = |line: &str| line.split('\t').map(str::to_string).collect();
         Ok(answer.lines().map(row).collect())
     }
 
-    fn one(&self, question: &str) -> Result<String, WorkloadError> {
-        let first = self.ask(question)?.into_iter().next().and_then(|row| row.into_iter().next());
+    fn one(&self, question: &str, monitor: &dyn Monitor) -> Result<String, WorkloadError> {
+        let rows = self.ask(question, monitor)?;
+        let first = rows.into_iter().next().and_then(|row| row.into_iter().next());
         first.ok_or_else(|| {
             WorkloadError::failed(format!("{} gave no answer to {question}", self.config.name()))
         })
     }
 
-    fn databases(&self) -> Result<Vec<String>, WorkloadError> {
+    fn databases(&self, monitor: &dyn Monitor) -> Result<Vec<String>, WorkloadError> {
         match &self.config.dump {
             DatabasesConfig::None => Ok(Vec::new()),
             DatabasesConfig::Named(names) => Ok(names.clone()),
             DatabasesConfig::All => {
                 let all = "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN \
                      ('information_schema', 'performance_schema', 'sys') ORDER BY 1";
-                Ok(self.ask(all)?.into_iter().flatten().collect())
+                Ok(self.ask(all, monitor)?.into_iter().flatten().collect())
             }
         }
     }
 
     // Ends the log that is written to, and returns the folder of the logs and those that are complete.
-    fn complete_logs(&self) -> Result<(PathBuf, Vec<String>), WorkloadError> {
+    fn complete_logs(
+        &self,
+        monitor: &dyn Monitor,
+    ) -> Result<(PathBuf, Vec<String>), WorkloadError> {
         if !self.config.binlog {
             return Ok((PathBuf::new(), Vec::new()));
         }
-        if self.one("SELECT @@log_bin")? != "1" {
+        if self.one("SELECT @@log_bin", monitor)? != "1" {
             let message = format!("{} writes no binary log", self.config.name());
             let hint = "set log_bin in the server, or leave binlog = true away";
             return Err(WorkloadError::failed(message).hint(hint));
         }
-        let place = PathBuf::from(self.one("SELECT @@log_bin_basename")?);
-        self.ask("FLUSH BINARY LOGS")?;
+        let place = PathBuf::from(self.one("SELECT @@log_bin_basename", monitor)?);
+        self.ask("FLUSH BINARY LOGS", monitor)?;
         let mut logs: Vec<String> = self
-            .ask("SHOW BINARY LOGS")?
+            .ask("SHOW BINARY LOGS", monitor)?
             .into_iter()
             .filter_map(|row| row.into_iter().next())
             .collect();
@@ -157,7 +166,7 @@ impl Workload for Mariadb {
 
     fn check(&self) -> Vec<Finding> {
         let what = format!("source {}", self.config.name());
-        match self.one("SELECT @@version") {
+        match self.one("SELECT @@version", &SilentMonitor) {
             Ok(version) => vec![Finding::good(what, format!("MariaDB {version} answers"))],
             Err(error) => {
                 let reason = match &error.cause {
@@ -173,17 +182,18 @@ impl Workload for Mariadb {
         &'a self,
         surroundings: &'a Surroundings<'a>,
     ) -> Result<Box<dyn Prepared + 'a>, Cause> {
-        let version = self.one("SELECT @@version")?;
+        let monitor = surroundings.monitor;
+        let version = self.one("SELECT @@version", monitor)?;
         let dumps: Vec<DumpDetail> = self
-            .databases()?
+            .databases(monitor)?
             .into_iter()
             .map(|database| DumpDetail { file: dump_file(&database), database })
             .collect();
-        let has_log = self.one("SELECT @@log_bin")? == "1";
+        let has_log = self.one("SELECT @@log_bin", monitor)? == "1";
         let until = SystemClock::new().now();
         let (folder, logs) = match surroundings.dry_run {
             true => Default::default(),
-            false => self.complete_logs()?,
+            false => self.complete_logs(monitor)?,
         };
         let scratch = Scratch::create(&surroundings.state)?;
         let mut names: Vec<String> = dumps.iter().map(|dump| dump.file.clone()).collect();
@@ -201,7 +211,7 @@ impl Workload for Mariadb {
             dumps,
         };
         let copy = match self.config.physical {
-            true => Some(self.copy(&scratch.0, &self.one("SELECT @@datadir")?)),
+            true => Some(self.copy(&scratch.0, &self.one("SELECT @@datadir", monitor)?)),
             false => None,
         };
         let (config, dumps) = (self.config.clone(), detail.dumps.clone());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use storepool::clock::Timestamp;
 use storepool::entry::EntryPath;
+use storepool::monitor::Monitor;
 
 use super::{COMPLETED, COPY, LOGS, LogPosition, MariadbDetail};
 use crate::accounts;
@@ -80,11 +81,11 @@ pub(crate) fn restore(
     make_folder(directory)?;
     let path = entry(COPY)?;
     let unpack = program(&["mbstream", "-x", "-C"], directory);
-    unpack.feed::<Cause>(|input| {
+    unpack.feed(point.monitor, |input| {
         restored.bytes = point.copy(&path, input)?;
         Ok(())
     })?;
-    prepare(directory)?;
+    prepare(directory, point.monitor)?;
     if let Some((user, group)) = owner {
         give_all(directory, user, group)?;
     }
@@ -209,15 +210,17 @@ fn program(words: &[&str], directory: &Path) -> Program {
     Program { command, user: None, variables: Vec::new() }
 }
 
-fn prepare(directory: &Path) -> Result<(), WorkloadError> {
+fn prepare(directory: &Path, monitor: &dyn Monitor) -> Result<(), Cause> {
     let target = format!("--target-dir={}", directory.display());
     let command = ["mariadb-backup", "--no-defaults", "--prepare", &target].map(String::from);
     let program = Program { command: command.to_vec(), user: None, variables: Vec::new() };
-    let mut output = program.stream()?.saying(COMPLETED);
-    let copied = std::io::copy(&mut output, &mut std::io::sink());
-    copied.map(drop).map_err(|cause| {
+    program.stream()?.saying(COMPLETED).exhaust(monitor).map_err(|cause| {
+        if monitor.cancelled() {
+            return storepool::Error::Interrupted.into();
+        }
         WorkloadError::failed(format!("the copy in {} cannot be prepared", directory.display()))
             .because(cause)
+            .into()
     })
 }
 

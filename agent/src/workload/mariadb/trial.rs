@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use storepool::clock::{Clock, SystemClock};
+use storepool::monitor::Monitor;
 
 use crate::error::Cause;
 use crate::workload::program::Program;
@@ -19,14 +20,14 @@ const SETTINGS: [&str; 3] =
 const SETTINGS_LIMIT: u64 = 64 << 10;
 
 /// Returns the server of this version, or why there is none.
-pub(crate) fn server(version: &str) -> Result<PathBuf, String> {
+pub(crate) fn server(version: &str, monitor: &dyn Monitor) -> Result<PathBuf, String> {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/libexec"].map(String::from);
     let series = series(version);
     let missing = || format!("MariaDB {series} is not installed here");
     let server = find("mariadbd", &folders).ok_or_else(missing)?;
     let command = vec![server.display().to_string(), "--no-defaults".into(), "--version".into()];
     let program = Program { command, user: None, variables: Vec::new() };
-    let told = program.answer().map_err(|error| Cause::from(error).chain())?;
+    let told = program.answer(monitor).map_err(|error| Cause::from(error).chain())?;
     let own = told.split("Ver ").nth(1).unwrap_or_default();
     // A newer one would change the files, an older one could not read them.
     if self::series(own) == series { Ok(server) } else { Err(missing()) }
@@ -46,7 +47,8 @@ pub(crate) fn try_out(stage: &Stage<'_>, version: &str) -> Result<(Trial, Durati
     let begin = clock.monotonic();
     let elapsed = || clock.monotonic().saturating_sub(begin);
     let not_made = |why: String| Ok((Trial::NotMade(why), elapsed()));
-    let (program, socket) = match server(version).and_then(|it| Ok((it, stage.socket("s")?))) {
+    let found = server(version, stage.monitor).and_then(|it| Ok((it, stage.socket("s")?)));
+    let (program, socket) = match found {
         Ok(found) => found,
         Err(why) => return not_made(why),
     };
@@ -79,7 +81,8 @@ pub(crate) fn try_out(stage: &Stage<'_>, version: &str) -> Result<(Trial, Durati
     let check = ["mariadb-check", "--no-defaults", "--all-databases", "--check", "--silent"];
     let check = check.map(String::from);
     let place = [format!("--socket={}", socket.display()), "--user=root".to_string()];
-    let verdict = stage.program([check.to_vec(), place.to_vec()].concat()).verdict();
+    let verdict = stage.program([check.to_vec(), place.to_vec()].concat()).verdict(stage.monitor);
+    stage.go_on()?;
     Ok((
         match verdict {
             Ok((0, said)) => judge(version, &said),

@@ -99,7 +99,9 @@ pub(crate) fn try_out(
     let words = ["--all", "--install-missing", "-h"].map(String::from);
     let rest = [stage.room.display().to_string(), "-p".into(), PORT.to_string(), "-U".into(), role];
     let command = [vec![check.display().to_string()], words.to_vec(), rest.to_vec()].concat();
-    match stage.program(command).verdict() {
+    let verdict = stage.program(command).verdict(stage.monitor);
+    stage.go_on()?;
+    match verdict {
         Ok((0, _)) => done("pg_amcheck found nothing wrong"),
         Ok((_, said)) => Ok((Trial::Failed(format!("pg_amcheck: {}", last_words(&said))), ready)),
         Err(error) => Ok((Trial::Failed(Cause::from(error).chain()), ready)),
