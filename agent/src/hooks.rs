@@ -1,22 +1,23 @@
 //! Commands that an administrator has run around a backup, and for alerts: with a time-out, perhaps as another user, and with a documented environment.
 
-use std::collections::VecDeque;
-use std::io::{PipeReader, Read, Write};
+use std::io::{PipeReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::accounts;
 use crate::config::HookCommand;
+use crate::last_words::LastWords;
 
-/// Only the end of what a command says is kept: the reason stands there.
+/// Only the end of what a command says is kept.
 const OUTPUT_KEPT: usize = 4096;
-/// After the time-out a command is asked to end; after this it is ended.
+/// After the time-out a command is asked to end, with all that it started; after this they are ended.
 const GRACE: Duration = Duration::from_secs(3);
+/// How soon it is seen that all of them have gone.
+const LOOK_FOR_LIFE_EVERY: Duration = Duration::from_millis(20);
 /// How soon a command is given up after the run was asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The environment a command gets besides its own variables: nothing of the agent's, which may hold secrets.
@@ -131,14 +132,7 @@ impl Hook {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), HookError> {
         let (mut child, reader) = self.start(variables)?;
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let (ended, end) = channel();
-        let kept = tail.clone();
-        // Not joined: a child of the command that lives on may hold the pipe open for ever.
-        std::thread::spawn(move || {
-            keep_tail(reader, &kept);
-            let _ = ended.send(());
-        });
+        let said = LastWords::of(Some(reader), OUTPUT_KEPT);
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_string();
             // A command that does not read must not keep us.
@@ -163,16 +157,9 @@ impl Hook {
             }
         };
         if matches!(waited, Err(RecvTimeoutError::Timeout)) {
-            // Gone already, if it fails.
-            let _ = kill_process_group(group, Signal::TERM);
-            if wait.recv_timeout(GRACE).is_err() {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-        } else {
-            // What it said last may still be on its way.
-            let _ = end.recv_timeout(Duration::from_millis(400));
+            end(group);
         }
-        let output = text_of(&tail);
+        let output = said.text();
         match waited {
             Ok(Ok(status)) => verdict(status, output),
             Ok(Err(cause)) => Err(HookError::Start { program: self.program(), cause }),
@@ -224,21 +211,19 @@ fn verdict(status: ExitStatus, output: String) -> Result<(), HookError> {
     }
 }
 
-fn keep_tail(mut reader: PipeReader, tail: &Mutex<VecDeque<u8>>) {
-    let mut buffer = [0; 4096];
-    while let Ok(length @ 1..) = reader.read(&mut buffer) {
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.extend(&buffer[..length]);
-        let excess = tail.len().saturating_sub(OUTPUT_KEPT);
-        tail.drain(..excess);
+// The command may end when it is asked to, and what it started may not: the group is what counts.
+fn end(group: Pid) {
+    // Gone already, if it fails.
+    let _ = kill_process_group(group, Signal::TERM);
+    let mut left = GRACE;
+    while test_kill_process_group(group).is_ok() {
+        if left.is_zero() {
+            let _ = kill_process_group(group, Signal::KILL);
+            return;
+        }
+        std::thread::sleep(LOOK_FOR_LIFE_EVERY);
+        left = left.saturating_sub(LOOK_FOR_LIFE_EVERY);
     }
-}
-
-fn text_of(tail: &Mutex<VecDeque<u8>>) -> String {
-    let bytes: Vec<u8> =
-        tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-    let text = String::from_utf8_lossy(&bytes);
-    text.chars().filter(|letter| !letter.is_control() || *letter == '\n').collect()
 }
 
 #[cfg(test)]
@@ -296,12 +281,34 @@ mod tests {
 
         assert!(matches!(error, HookError::TimedOut { .. }), "{error}");
         assert!(error.to_string().contains("waiting"), "{error}");
-        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        let gone = || {
+        wait_until_gone(pid_in(&file));
+    }
+
+    /// Only the command itself was looked after: it ended when it was asked to, and what it had started went on for ever.
+    #[test]
+    fn what_a_command_started_is_ended_even_if_only_the_command_ends_when_it_is_asked_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let deaf =
+            format!("trap \"\" TERM; echo $$ > {}; while :; do sleep 1; done", file.display());
+        let hook = shell(&format!("sh -c '{deaf}' & wait"), PATIENT);
+
+        let error = hook.run(&[], "", &|| file.exists()).unwrap_err();
+
+        assert!(matches!(error, HookError::GivenUp), "{error}");
+        wait_until_gone(pid_in(&file));
+    }
+
+    fn pid_in(file: &std::path::Path) -> i32 {
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
+    fn wait_until_gone(pid: i32) {
+        let is_gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
         };
-        while !gone() {
+        while !is_gone() {
             std::thread::yield_now();
         }
     }
@@ -315,9 +322,15 @@ mod tests {
 
     #[test]
     fn a_command_that_leaves_a_child_behind_is_not_waited_for_longer_than_itself() {
-        let hook = shell("sleep 600 & echo $!", PATIENT);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let hook = shell(&format!("sleep 600 & echo $! > {}", file.display()), PATIENT);
 
         hook.run(&[], "", &|| false).unwrap();
+
+        // What a command leaves behind on purpose, such as a service, is none of ours to end; here it would only be in the way.
+        let child = Pid::from_raw(pid_in(&file)).unwrap();
+        rustix::process::kill_process(child, Signal::KILL).expect("it lives on");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod hooks;
 mod http;
 mod job;
 mod journal;
+mod last_words;
 mod memory;
 mod metrics;
 mod nearest;

@@ -149,7 +149,7 @@ fn a_service_is_resumed_by_the_next_run_if_the_agent_was_killed() {
     let shop = Shop::open();
     shop.set("pending", "0\n");
     let export = format!(
-        "cd {}; echo export >> log; test -e hold && touch held && sleep 600; cat data/shop/items",
+        "cd {}; echo export >> log; test -e hold && touch held; while test -e hold; do sleep 0.1; done; cat data/shop/items",
         shop.folder.display()
     );
     let text =

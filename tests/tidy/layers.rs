@@ -40,6 +40,7 @@ const AGENT: &[&[&str]] = &[
     &[
         "accounts",
         "duration",
+        "last_words",
         "memory",
         "nearest",
         "notify",

@@ -11,11 +11,14 @@ use storepool::clock::{Clock, SystemClock};
 use storepool::monitor::Monitor;
 
 use super::WorkloadError;
-use super::running::{Complaint, Running, ending};
+use super::running::{Running, ending};
 use super::streams::OpenStream;
 use crate::accounts;
 use crate::error::Cause;
+use crate::last_words::LastWords;
 
+/// Only the end of what a program complains about is kept.
+const COMPLAINT_KEPT: usize = 4096;
 /// What a program may answer to a question, such as its version.
 const ANSWER_MOST: u64 = 64 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,7 +53,7 @@ impl Program {
     pub(crate) fn stream(&self) -> Result<ProgramStream, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::piped())?;
         let output = child.stdout.take();
-        let complaint = Complaint::listen(&mut child);
+        let complaint = LastWords::of(child.stderr.take(), COMPLAINT_KEPT);
         let last_words = None;
         Ok(ProgramStream {
             name: self.name(),
@@ -86,7 +89,7 @@ impl Program {
     /// It cannot be started, or ended in another way.
     pub(crate) fn decides(&self, monitor: &dyn Monitor) -> Result<bool, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::null())?;
-        let complaint = Complaint::listen(&mut child);
+        let complaint = LastWords::of(child.stderr.take(), COMPLAINT_KEPT);
         let child = Running::of(child);
         let failed = |text: String| {
             WorkloadError::failed(format!(
@@ -110,8 +113,8 @@ impl Program {
     /// It cannot be started, or a signal ended it.
     pub(crate) fn verdict(&self, monitor: &dyn Monitor) -> Result<(i32, String), WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::piped())?;
-        let complaint = Complaint::listen(&mut child);
-        let said = Complaint::of(child.stdout.take(), ANSWER_MOST as usize);
+        let complaint = LastWords::of(child.stderr.take(), COMPLAINT_KEPT);
+        let said = LastWords::of(child.stdout.take(), ANSWER_MOST as usize);
         let child = Running::of(child);
         let failed = |text: String| {
             WorkloadError::failed(format!("\"{}\" did not end by itself", self.name()))
@@ -132,7 +135,7 @@ impl Program {
     /// It cannot be started.
     pub(crate) fn serve(&self) -> Result<Server, WorkloadError> {
         let mut child = self.start(Stdio::null(), Stdio::null())?;
-        let complaint = Complaint::listen(&mut child);
+        let complaint = LastWords::of(child.stderr.take(), COMPLAINT_KEPT);
         Ok(Server { child: Running::of(child), complaint })
     }
 
@@ -146,7 +149,7 @@ impl Program {
         feed: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
     ) -> Result<(), Cause> {
         let mut child = self.start(Stdio::piped(), Stdio::null())?;
-        let complaint = Complaint::listen(&mut child);
+        let complaint = LastWords::of(child.stderr.take(), COMPLAINT_KEPT);
         let failed = |text: String| {
             WorkloadError::failed(format!("\"{}\" did not take all it was given", self.name()))
                 .because(text)
@@ -210,7 +213,7 @@ impl Program {
 /// A server that runs for as long as it is wanted.
 pub(crate) struct Server {
     child: Running,
-    complaint: Complaint,
+    complaint: LastWords,
 }
 
 impl Server {
@@ -237,7 +240,7 @@ pub(crate) struct ProgramStream {
     name: String,
     child: Arc<Running>,
     output: Option<ChildStdout>,
-    complaint: Complaint,
+    complaint: LastWords,
     last_words: Option<&'static str>,
 }
 

@@ -1,19 +1,15 @@
-//! A program that runs: waited for, listened to, and ended with everything it started.
+//! A program that runs: waited for, and ended with everything it started.
 
-use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use storepool::monitor::Monitor;
 
-/// Only the end of what a program complains about is kept: the reason stands there.
-const COMPLAINT_KEPT: usize = 4096;
 /// How soon the end of a program is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How soon a program is ended after the run was asked to stop.
@@ -114,52 +110,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// The end of what a program says, on stderr or elsewhere.
-pub(super) struct Complaint {
-    tail: Arc<Mutex<VecDeque<u8>>>,
-    listener: Option<JoinHandle<()>>,
-}
-
-impl Complaint {
-    /// Begins to listen to its stderr.
-    pub(super) fn listen(child: &mut Child) -> Self {
-        Self::of(child.stderr.take(), COMPLAINT_KEPT)
-    }
-
-    /// Begins to listen to `stream`, of which `kept` bytes are kept.
-    pub(super) fn of(stream: Option<impl Read + Send + 'static>, kept: usize) -> Self {
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let listener = stream.map(|mut stream| {
-            let tail = tail.clone();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                    let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-                    tail.extend(&buffer[..length]);
-                    let excess = tail.len().saturating_sub(kept);
-                    tail.drain(..excess);
-                }
-            })
-        });
-        Self { tail, listener }
-    }
-
-    /// Returns what was said.
-    pub(super) fn text(&self) -> String {
-        // A child that lives on may hold the pipe open for ever: what is there soon has to do.
-        for _ in 0..80 {
-            if self.listener.as_ref().is_none_or(JoinHandle::is_finished) {
-                break;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        let bytes: Vec<u8> =
-            self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        text.chars().filter(|letter| !letter.is_control() || *letter == '\n').collect()
     }
 }
 
