@@ -424,3 +424,19 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<Option<KnownPack>> {
     let no = LedgerPack(row.get(0)?);
     Ok(record().map(|record| KnownPack { no, record, ordinal: ordinal.map(|it| it as u64) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_lead_to_the_pinned_schema() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&directory.path().join("ledger.db"), RealmId([1; 16])).unwrap();
+
+        let schema = ledger.database.schema().unwrap();
+
+        let pinned = include_str!("../../migrations/cloudsync/schema.sql");
+        assert!(schema == pinned, "migrations/cloudsync/schema.sql should be:\n{schema}");
+    }
+}

@@ -184,6 +184,17 @@ impl Database {
         Ok(ReadConnection { path: self.path.clone(), connection })
     }
 
+    /// Returns the statements that make its tables, as the `schema.sql` beside the migrations pins them.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if SQLite cannot tell.
+    pub fn schema(&self) -> Result<String> {
+        const STATEMENTS: &str = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        let statements: Vec<String> =
+            self.read(|tx| tx.prepare(STATEMENTS)?.query_map([], |row| row.get(0))?.collect())?;
+        Ok(statements.join(";\n\n") + ";\n")
+    }
+
     /// Checks the structure of the whole file; `None` if it is sound, else SQLite's first complaint.
     pub fn integrity(&self) -> Result<Option<String>> {
         let answer: String =
@@ -258,9 +269,7 @@ fn index_error(path: &Path, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure) if !has_room(path) => {
             Error::NoSpace { path: path.to_path_buf(), shortage: None }
         }
-        Some(ErrorCode::DiskFull) => {
-            Error::NoSpace { path: path.to_path_buf(), shortage: None }
-        }
+        Some(ErrorCode::DiskFull) => Error::NoSpace { path: path.to_path_buf(), shortage: None },
         code => {
             let corrupt = !is_of_the_moment(code);
             if corrupt {
@@ -285,14 +294,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let database = open(&directory).unwrap();
 
-        let statements: Vec<String> = database
-            .read(|tx| {
-                tx.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name")?
-                    .query_map([], |row| row.get(0))?
-                    .collect()
-            })
-            .unwrap();
-        let schema = statements.join(";\n\n") + ";\n";
+        let schema = database.schema().unwrap();
 
         let pinned = include_str!("../../migrations/storepool/schema.sql");
         assert!(schema == pinned, "migrations/storepool/schema.sql should be:\n{schema}");

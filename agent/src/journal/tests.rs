@@ -205,18 +205,8 @@ fn a_repeated_request_finds_its_answer() {
 fn migrations_lead_to_the_pinned_schema() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
-    let statements: Vec<String> = journal
-        .database
-        .read(|tx| {
-            tx.prepare(
-                "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
-                 ORDER BY name",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect()
-        })
-        .unwrap();
-    let schema = statements.join(";\n\n") + ";\n";
+
+    let schema = journal.database.schema().unwrap();
 
     let pinned = include_str!("../../../migrations/agent/schema.sql");
     assert!(schema == pinned, "migrations/agent/schema.sql should be:\n{schema}");
