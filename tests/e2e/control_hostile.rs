@@ -99,7 +99,7 @@ fn no_bytes_on_the_control_socket_stop_the_daemon_or_fill_its_memory() {
         send(&keepwell, &request);
     }
     let before = daemon.peak_memory();
-    let seed = u64::from(std::process::id());
+    let seed = mutation::seed();
     let mut mutator = mutation::Mutator::new(seed);
     let (start, corpus, mut answered) = (Instant::now(), corpus(), 0u64);
     while start.elapsed() < TIME {
@@ -114,11 +114,14 @@ fn no_bytes_on_the_control_socket_stop_the_daemon_or_fill_its_memory() {
         .chain(std::iter::repeat_n(b'y', 4 << 20));
     send(&keepwell, &endless.collect::<Vec<_>>());
 
-    assert!(answered > 10, "{answered} answers, seed {seed}");
-    assert!(daemon.child.try_wait().expect("known").is_none(), "it ended, seed {seed}");
+    assert!(answered > 10, "{answered} answers, KEEPWELL_FUZZ_SEED={seed}");
+    assert!(
+        daemon.child.try_wait().expect("known").is_none(),
+        "it ended, KEEPWELL_FUZZ_SEED={seed}"
+    );
     wait_until("it answers as before", || send(&keepwell, health));
     let grown = daemon.peak_memory().saturating_sub(before);
-    assert!(grown < GROWTH_MOST, "{grown} bytes, seed {seed}");
+    assert!(grown < GROWTH_MOST, "{grown} bytes, KEEPWELL_FUZZ_SEED={seed}");
     let words = fs::read_to_string(&words).expect("text");
-    assert!(!words.contains("panicked"), "seed {seed}: {words}");
+    assert!(!words.contains("panicked"), "KEEPWELL_FUZZ_SEED={seed}: {words}");
 }

@@ -32,6 +32,7 @@ mod metadata_torture;
 mod mount;
 mod moved_clock;
 mod network;
+mod oracle;
 mod outage;
 mod output;
 mod passphrase_prompt;

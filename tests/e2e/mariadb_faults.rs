@@ -2,15 +2,14 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Keepwell, Ran, wait_until};
 use crate::home::{announce, setting};
 use crate::mariadb::{replay, text, with_group};
+use crate::oracle::{Oracle, counted, must_be_among};
 use crate::servers::Mariadb;
-use crate::servers::mariadb::Door;
 use crate::tree::Random;
 
 /// Kills of a usual run; `KEEPWELL_E2E_SERVER_KILLS` makes it more.
@@ -18,44 +17,8 @@ const ROUNDS: u64 = 2;
 /// Seconds that are seen, and how many of them are restored.
 const SECONDS: u64 = 7;
 const RESTORED: u64 = 4;
-/// Every number from 1 on, without a gap, and how many.
-const COUNTED: &str = "select if(count(*) = coalesce(max(n), 0) and count(*) = count(distinct n), count(*), -1) from shop.kept";
-
-/// Commits one number after the other, through every crash of the server.
-#[derive(Default)]
-struct Oracle {
-    committed: AtomicU64,
-    done: AtomicBool,
-}
-
-impl Oracle {
-    fn write(&self, server: &Door) {
-        let mut number = 1;
-        while !self.done.load(Ordering::Relaxed) {
-            if server.answer(&format!("insert into shop.kept values ({number})")).is_none() {
-                // Killed in between: only the server knows whether the commit came through.
-                let last = server.answer("select coalesce(max(n), 0) from shop.kept");
-                let Some(last) = last else { continue };
-                number = last.parse().expect("a number");
-            }
-            self.committed.store(number, Ordering::Relaxed);
-            number += 1;
-        }
-    }
-
-    fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Relaxed)
-    }
-}
-
-/// Ends the writer, also when the test fails.
-struct Stop<'a>(&'a Oracle);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.done.store(true, Ordering::Relaxed);
-    }
-}
+/// What the oracle writes to.
+const KEPT: &str = "shop.kept";
 
 /// Waits until the copying program of a run is at work, then holds the run, so that it stays in the middle.
 fn hold_in_the_middle(run: Pid) {
@@ -96,9 +59,7 @@ fn must_be_sound(keepwell: &Keepwell, point: &str, expected: RangeInclusive<u64>
     let room = Mariadb::room();
     keepwell.ok(["restore", point, "--to", text(room.data()), "--at", "base"]);
     let server = room.started();
-    let count: i64 = server.sql(COUNTED).parse().expect("a number");
-    let count = u64::try_from(count).unwrap_or_else(|_| panic!("{when}: a number is missing"));
-    assert!(expected.contains(&count), "{when}: {count} of {expected:?}");
+    must_be_among(&expected, &server.sql(&counted(KEPT)), when);
     assert!(server.sql("check table shop.kept").ends_with("OK"), "{when}");
 }
 
@@ -111,13 +72,13 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
     server.sql("create table shop.bulk (t longblob) engine=innodb");
     server.sql("use shop; insert into bulk select repeat(md5(seq), 10000) from seq_1_to_60");
     with_group(&keepwell, &server.source(""));
-    let oracle = Oracle::default();
+    let oracle = Oracle::of(KEPT);
     let door = server.door();
     let mut made = Vec::new();
 
     std::thread::scope(|scope| {
-        scope.spawn(|| oracle.write(&door));
-        let _stop = Stop(&oracle);
+        scope.spawn(|| oracle.write(|sql| door.answer(sql)));
+        let _stop = oracle.stop_later();
         for round in 0..setting("KEEPWELL_E2E_SERVER_KILLS", ROUNDS) {
             wait_until("numbers are committed", || oracle.committed() > 3 * round + 3);
             let known = points(&keepwell);
@@ -193,7 +154,7 @@ fn random_moments_come_back_by_binary_logs_as_they_were_seen() {
         keepwell.ok([&order[..], way].concat());
         let restored = room.started();
         replay(&restored);
-        let count: i64 = restored.sql(COUNTED).parse().expect("a number");
+        let count: i64 = restored.sql(&counted(KEPT)).parse().expect("a number");
         assert_eq!(count, *rows, "{at}, seed {seed}");
     }
 }

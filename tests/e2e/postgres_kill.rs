@@ -2,7 +2,6 @@
 //! exactly what was committed.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,55 +9,17 @@ use serde_json::Value;
 
 use crate::harness::{Keepwell, Ran, wait_until};
 use crate::home::{announce, setting};
+use crate::oracle::{Oracle, counted, must_be_among};
 use crate::postgres_wal::{archiving, restored, switch, text};
 use crate::servers::Postgres;
-use crate::servers::postgres::Door;
 use crate::tree::Random;
 
 /// Kills of a usual run; `KEEPWELL_E2E_SERVER_KILLS` makes it more.
 const ROUNDS: u64 = 3;
-/// Every number from 1 on, without a gap, and how many.
-const COUNTED: &str = "select case when count(*) = coalesce(max(n), 0) and count(*) = count(distinct n) then count(*) else -1 end from kept";
+/// What the oracle writes to.
+const KEPT: &str = "kept";
 /// What pgbench keeps equal in every transaction.
 const SUMS: &str = "select (select sum(abalance) from pgbench_accounts) = (select coalesce(sum(delta), 0) from pgbench_history)";
-
-/// Commits one number after the other, through every crash of the server.
-#[derive(Default)]
-struct Oracle {
-    /// The last number that the server said it has.
-    committed: AtomicU64,
-    done: AtomicBool,
-}
-
-impl Oracle {
-    fn write(&self, server: &Door) {
-        let mut number = 1;
-        while !self.done.load(Ordering::Relaxed) {
-            if server.answer(&format!("insert into kept values ({number})")).is_none() {
-                // Killed in between: only the server knows whether the commit came through.
-                let Some(last) = server.answer("select coalesce(max(n), 0) from kept") else {
-                    continue;
-                };
-                number = last.parse().expect("a number");
-            }
-            self.committed.store(number, Ordering::Relaxed);
-            number += 1;
-        }
-    }
-
-    fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Relaxed)
-    }
-}
-
-/// Ends the writer, also when the test fails.
-struct Stop<'a>(&'a Oracle);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.done.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Kills the archiving that runs at this moment, if any does.
 fn kill_a_push(keepwell: &Keepwell) -> bool {
@@ -81,9 +42,7 @@ fn bases(keepwell: &Keepwell) -> Vec<String> {
 }
 
 fn must_be_sound(server: &Postgres, expected: RangeInclusive<u64>, when: &str) {
-    let count: i64 = server.sql("postgres", COUNTED).parse().expect("a number");
-    let count = u64::try_from(count).unwrap_or_else(|_| panic!("{when}: a number is missing"));
-    assert!(expected.contains(&count), "{when}: {count} of {expected:?}");
+    must_be_among(&expected, &server.sql("postgres", &counted(KEPT)), when);
     assert_eq!(server.sql("postgres", SUMS), "t", "{when}");
     server.sql("postgres", "create extension if not exists amcheck");
     server.run("pg_amcheck", &["--heapallindexed", "postgres"]);
@@ -102,13 +61,13 @@ fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
     keepwell.ok(["forget", &bases(&keepwell)[0]]);
     let command = postgres.sql("postgres", "show archive_command");
     let settings = [("archive_mode", "on"), ("archive_command", command.as_str())];
-    let oracle = Oracle::default();
+    let oracle = Oracle::of(KEPT);
     let door = postgres.door();
     let mut made: Vec<(String, RangeInclusive<u64>)> = Vec::new();
 
     std::thread::scope(|scope| {
-        scope.spawn(|| oracle.write(&door));
-        let _stop = Stop(&oracle);
+        scope.spawn(|| oracle.write(|sql| door.answer(sql)));
+        let _stop = oracle.stop_later();
         wait_until("numbers are committed", || oracle.committed() > 5);
         for round in 0..setting("KEEPWELL_E2E_SERVER_KILLS", ROUNDS) {
             let bench = postgres.bench();

@@ -24,14 +24,7 @@ const INPUTS_LEAST: u64 = 30;
 
 #[test]
 fn no_reader_panics_takes_too_much_or_believes_a_forgery() {
-    let seed = match std::env::var("KEEPWELL_FUZZ_SEED") {
-        Ok(seed) => seed.parse().expect("KEEPWELL_FUZZ_SEED is a number"),
-        Err(_) => {
-            let mut seed = [0; 8];
-            storepool::entropy::Entropy::fill(&storepool::entropy::SystemEntropy, &mut seed);
-            u64::from_le_bytes(seed)
-        }
-    };
+    let seed = mutation::seed();
     for target in targets() {
         assert!(!target.corpus.is_empty(), "{} has a corpus", target.name);
         let written: Vec<Verdict> =

@@ -1,5 +1,17 @@
 //! Changes of bytes that readers should not take for sound: flips, cuts, splices, borrowed parts, numbers at their ends.
 
+/// Returns the seed of this run: that in `KEEPWELL_FUZZ_SEED`, which repeats one, or a new one.
+pub(crate) fn seed() -> u64 {
+    match std::env::var("KEEPWELL_FUZZ_SEED") {
+        Ok(seed) => seed.parse().expect("KEEPWELL_FUZZ_SEED is a number"),
+        Err(_) => {
+            let mut seed = [0; 8];
+            storepool::entropy::Entropy::fill(&storepool::entropy::SystemEntropy, &mut seed);
+            u64::from_le_bytes(seed)
+        }
+    }
+}
+
 /// Draws changes from a seed.
 pub(crate) struct Mutator(u64);
 

@@ -33,14 +33,7 @@ fn peak_memory() -> u64 {
 
 #[test]
 fn no_configuration_file_makes_the_reader_panic_or_take_much_memory() {
-    let seed = match std::env::var("KEEPWELL_FUZZ_SEED") {
-        Ok(seed) => seed.parse().expect("KEEPWELL_FUZZ_SEED is a number"),
-        Err(_) => {
-            let mut seed = [0; 8];
-            storepool::entropy::Entropy::fill(&storepool::entropy::SystemEntropy, &mut seed);
-            u64::from_le_bytes(seed)
-        }
-    };
+    let seed = mutation::seed();
     let (corpus, mut mutator) = (corpus(), mutation::Mutator::new(seed));
     let (start, mut inputs, mut taken) = (Instant::now(), 0u64, 0u64);
     while start.elapsed() < TIME || inputs < 100 {
