@@ -53,12 +53,7 @@ impl OwnVault {
         action: impl AsyncFnOnce(&mut Writing<'_>) -> Result<T, cloudsync::Error>,
     ) -> Result<T, Cause> {
         let around = engine.around();
-        let mut writing = Writing {
-            realm: &self.realm,
-            anchor: &mut self.anchor,
-            ledger: &self.ledger,
-            around: &around,
-        };
+        let mut writing = self.writing(&around);
         Ok(engine.run(action(&mut writing))?)
     }
 
@@ -135,12 +130,7 @@ impl OwnVault {
             })
         });
         let around = engine.around();
-        let mut writing = Writing {
-            realm: &self.realm,
-            anchor: &mut self.anchor,
-            ledger: &self.ledger,
-            around: &around,
-        };
+        let mut writing = self.writing(&around);
         let pruning = prune(&mut writing, Some(session), uploads_wait, options, monitor.clone());
         let pruned = engine.run_stoppable(pruning, monitor.as_ref());
         Ok(pruned.unwrap_or_else(|| Err(storepool::Error::Interrupted.into()))?)

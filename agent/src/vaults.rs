@@ -379,13 +379,14 @@ impl OwnVault {
     ) -> Result<(CheckReport, HealReport), Cause> {
         let session = Arc::new(pool.begin_session()?);
         let around = engine.around();
-        let mut writing = Writing {
-            realm: &self.realm,
-            anchor: &mut self.anchor,
-            ledger: &self.ledger,
-            around: &around,
-        };
+        let mut writing = self.writing(&around);
         Ok(engine.run(heal(&mut writing, session, options, monitor))?)
+    }
+
+    /// Returns what a change of the vault's state needs.
+    pub(crate) fn writing<'a>(&'a mut self, around: &'a Surroundings<'a>) -> Writing<'a> {
+        let (realm, anchor, ledger) = (&self.realm, &mut self.anchor, &self.ledger);
+        Writing { realm, anchor, ledger, around }
     }
 
     /// Returns the newest state of this server in the vault.

@@ -9,7 +9,7 @@ use storepool::id::PointId;
 use super::points::tags_cell;
 use crate::console::Console;
 use crate::console::table::{Align, Table};
-use crate::console::units::{local, rfc3339, size};
+use crate::console::units::{counted, local, rfc3339, size};
 
 /// What becomes of a point, for programs.
 #[derive(Serialize)]
@@ -31,6 +31,53 @@ impl Decision {
     pub(super) fn removed(id: PointId, started: Timestamp) -> Self {
         let (id, started) = (id.to_string(), rfc3339(started));
         Self { id, started, action: "remove", reasons: Vec::new() }
+    }
+}
+
+/// What was forgotten in the pool, or would be, for programs.
+#[derive(Serialize)]
+pub(super) struct Forgotten {
+    pub(super) dry_run: bool,
+    pub(super) removed: usize,
+    pub(super) kept: usize,
+    pub(super) series: Vec<JudgedSeries>,
+}
+
+impl Forgotten {
+    /// Tells people the end of it.
+    pub(super) fn tell_end(&self, console: &Console) {
+        let points = counted(self.removed as u64, "point");
+        console.note(match (self.dry_run, self.removed) {
+            (true, _) => format!("dry run: {points} would be forgotten"),
+            (false, 0) => "nothing to forget".to_string(),
+            (false, _) => format!("forgot {points}; \"keepwell prune\" gives their space back"),
+        });
+    }
+}
+
+/// Points that are thinned out together, with what becomes of each, for programs.
+#[derive(Serialize)]
+pub(super) struct JudgedSeries {
+    series: String,
+    points: Vec<Decision>,
+}
+
+impl JudgedSeries {
+    /// Returns what a plan decides about its points.
+    pub(super) fn planned<'p>(
+        series: String,
+        points: impl Iterator<Item = &'p Point>,
+        plan: &RetentionPlan,
+    ) -> Self {
+        let decision =
+            |(index, point): (usize, &Point)| Decision::of(plan, index, point.id, point.started);
+        Self { series, points: points.enumerate().map(decision).collect() }
+    }
+
+    /// Returns the points that were named to go.
+    pub(super) fn named<'p>(points: impl Iterator<Item = &'p Point>) -> Self {
+        let decision = |point: &Point| Decision::removed(point.id, point.started);
+        Self { series: "by name".to_string(), points: points.map(decision).collect() }
     }
 }
 

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use cloudsync::retention::{Candidate, Count, RetentionPlan, RetentionPolicy, Within};
+use cloudsync::retention::{Candidate, Count, RetentionPolicy, Within};
 use jiff::tz::TimeZone;
-use serde::Serialize;
 use storepool::catalog::{Point, choose};
 use storepool::clock::Timestamp;
 use storepool::id::PointId;
 
-use super::decision::{Decision, Judged, tell};
+use super::decision::{Forgotten, Judged, JudgedSeries, tell};
 use super::pin::pinned;
 use super::points::Filter;
 use super::{arguments, configured_forget, vault_forget};
@@ -137,20 +136,6 @@ fn series_key(point: &Point, series: &Series) -> Vec<String> {
         .collect()
 }
 
-#[derive(Serialize)]
-struct Report {
-    dry_run: bool,
-    removed: usize,
-    kept: usize,
-    series: Vec<SeriesReport>,
-}
-
-#[derive(Serialize)]
-struct SeriesReport {
-    series: String,
-    points: Vec<Decision>,
-}
-
 impl Forget {
     pub(super) fn run(self, assembly: &Assembly) -> Result<Outcome, Error> {
         if let Some(vault) = &self.vault {
@@ -181,11 +166,15 @@ impl Forget {
                 .attempt(|| format!("forget {}", counted(removed.len() as u64, "point")))?;
         }
         assembly.console.document(&report);
-        tell_end(&assembly.console, &report);
+        report.tell_end(&assembly.console);
         Ok(Outcome::Done)
     }
 
-    fn plan_by_name(&self, all: &[Point], now: Timestamp) -> Result<(Vec<PointId>, Report), Error> {
+    fn plan_by_name(
+        &self,
+        all: &[Point],
+        now: Timestamp,
+    ) -> Result<(Vec<PointId>, Forgotten), Error> {
         let mut points: Vec<&Point> = Vec::new();
         for name in &self.points {
             let point = choose(all, name).attempt(|| "forget".to_string())?;
@@ -199,15 +188,11 @@ impl Forget {
                 points.push(point);
             }
         }
-        let decision = |point: &&Point| Decision::removed(point.id, point.started);
-        let report = Report {
+        let report = Forgotten {
             dry_run: self.dry_run,
             removed: points.len(),
             kept: all.len() - points.len(),
-            series: vec![SeriesReport {
-                series: "by name".to_string(),
-                points: points.iter().map(decision).collect(),
-            }],
+            series: vec![JudgedSeries::named(points.iter().copied())],
         };
         Ok((points.iter().map(|point| point.id).collect(), report))
     }
@@ -217,7 +202,7 @@ impl Forget {
         all: &[Point],
         now: Timestamp,
         console: &Console,
-    ) -> Result<(Vec<PointId>, Report), Error> {
+    ) -> Result<(Vec<PointId>, Forgotten), Error> {
         let policy = self.keep.policy();
         if policy.is_empty() {
             return Err(Error::usage(
@@ -230,7 +215,8 @@ impl Forget {
         }
         let zone = TimeZone::system();
         let mut removed = Vec::new();
-        let mut report = Report { dry_run: self.dry_run, removed: 0, kept: 0, series: Vec::new() };
+        let dry_run = self.dry_run;
+        let mut report = Forgotten { dry_run, removed: 0, kept: 0, series: Vec::new() };
         for (key, points) in series {
             let candidates: Vec<_> = points
                 .iter()
@@ -247,26 +233,9 @@ impl Forget {
             tell(console, &name, &listed, &plan);
             report.kept += plan.kept().count();
             removed.extend(plan.removed().map(|index| points[index].id));
-            report.series.push(series_report(name, &points, &plan));
+            report.series.push(JudgedSeries::planned(name, points.iter().copied(), &plan));
         }
         report.removed = removed.len();
         Ok((removed, report))
-    }
-}
-
-fn series_report(series: String, points: &[&Point], plan: &RetentionPlan) -> SeriesReport {
-    let decision =
-        |(index, point): (usize, &&Point)| Decision::of(plan, index, point.id, point.started);
-    SeriesReport { series, points: points.iter().enumerate().map(decision).collect() }
-}
-
-fn tell_end(console: &Console, report: &Report) {
-    let points = counted(report.removed as u64, "point");
-    if report.dry_run {
-        console.note(format!("dry run: {points} would be forgotten"));
-    } else if report.removed == 0 {
-        console.note("nothing to forget");
-    } else {
-        console.note(format!("forgot {points}; \"keepwell prune\" gives their space back"));
     }
 }

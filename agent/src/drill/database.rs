@@ -11,9 +11,10 @@ use storepool::monitor::SilentMonitor;
 
 use super::record::{DrillRecord, Grade, Verdict};
 use super::sandbox::Sandbox;
-use super::source::{SourceDrill, rounded};
+use super::source::SourceDrill;
 use crate::accounts::{self, User};
 use crate::config::SourceConfig;
+use crate::console::units::seconds;
 use crate::error::Cause;
 use crate::origin::Origin;
 use crate::workload::PointContents;
@@ -201,10 +202,9 @@ impl SourceDrill<'_> {
 
 fn with_time(record: Result<DrillRecord, String>, elapsed: Duration) -> Attempt {
     match record {
-        Ok(record) => Attempt::Made(Box::new(DrillRecord {
-            recovery_seconds: rounded(elapsed.as_secs_f64()),
-            ..record
-        })),
+        Ok(record) => {
+            Attempt::Made(Box::new(DrillRecord { recovery_seconds: seconds(elapsed), ..record }))
+        }
         Err(why) => Attempt::NotHere(Some(why)),
     }
 }

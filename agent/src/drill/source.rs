@@ -18,6 +18,7 @@ use crate::accounts::User;
 use crate::assembly::Assembly;
 use crate::comparison::{Findings, PointComparison};
 use crate::config::{Config, GroupConfig};
+use crate::console::units::seconds;
 use crate::error::{Attempt, Cause, Error};
 use crate::origin::Origin;
 use crate::workload::WorkloadError;
@@ -152,7 +153,7 @@ impl SourceDrill<'_> {
         record.bytes = sample.bytes;
         record.all_files = sample.all_files;
         record.all_bytes = sample.all_bytes;
-        record.recovery_seconds = rounded(recovery.as_secs_f64());
+        record.recovery_seconds = seconds(recovery);
         record.difference_count = findings.difference_count;
         record.differences = findings.differences;
         record.remarks.extend(findings.remarks.into_iter().map(str::to_string));
@@ -242,9 +243,4 @@ fn settle(folder: &std::path::Path) -> Result<(), Cause> {
     let failed = |cause| Cause::Io { action: "make durable", path: folder.to_path_buf(), cause };
     let folder = std::fs::File::open(folder).map_err(failed)?;
     rustix::fs::syncfs(&folder).map_err(|error| failed(error.into()))
-}
-
-/// Returns seconds to the millisecond.
-pub(super) fn rounded(seconds: f64) -> f64 {
-    (seconds * 1000.0).round() / 1000.0
 }

@@ -9,6 +9,7 @@ pub(crate) mod azure_table;
 mod command;
 mod contents;
 pub(crate) mod discovery;
+mod dumps;
 mod files;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;

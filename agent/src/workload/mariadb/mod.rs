@@ -18,6 +18,7 @@ use storepool::clock::{Clock, SystemClock};
 use storepool::monitor::{Monitor, SilentMonitor};
 use storepool::source::DataSource;
 
+use super::dumps::DumpDetail;
 use super::program::Program;
 use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
@@ -65,15 +66,6 @@ pub(crate) struct LogPosition {
     pub(crate) file: String,
     /// Bytes from its beginning.
     pub(crate) offset: u64,
-}
-
-/// A dump of one database.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct DumpDetail {
-    /// The database.
-    pub(crate) database: String,
-    /// File of the point.
-    pub(crate) file: String,
 }
 
 /// A server.
@@ -187,7 +179,7 @@ impl Workload for Mariadb {
         let dumps: Vec<DumpDetail> = self
             .databases(monitor)?
             .into_iter()
-            .map(|database| DumpDetail { file: dump_file(&database), database })
+            .map(|database| DumpDetail::of(database, ".sql"))
             .collect();
         let has_log = self.one("SELECT @@log_bin", monitor)? == "1";
         let until = SystemClock::new().now();
@@ -311,12 +303,6 @@ fn position_in(text: &str) -> Option<LogPosition> {
     Some(LogPosition { file: file.to_string(), offset: offset.parse().ok()? })
 }
 
-/// Returns the name of the file with the dump of a database: what is no plain character is written as `%` and two digits.
-fn dump_file(database: &str) -> String {
-    let stem = super::postgres::dump_file(database);
-    format!("{}.sql", stem.trim_end_matches(".dump"))
-}
-
 // A folder of the moment, with the number of the process in its name; gone when it is dropped.
 struct Scratch(PathBuf);
 
@@ -389,6 +375,5 @@ mod tests {
 
         assert_eq!(position, LogPosition { file: "bin.000002".to_string(), offset: 342 });
         assert_eq!(position_in("binlog_pos = \n"), None);
-        assert_eq!(dump_file("my db"), "database-my%20db.sql");
     }
 }

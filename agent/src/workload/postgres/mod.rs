@@ -33,6 +33,7 @@ use zeroize::Zeroizing;
 use self::base::{BaseBackup, BaseDetail};
 use self::connection::{Address, Connection, Purpose, Way};
 use self::error::PostgresError;
+use super::dumps::DumpDetail;
 use super::program::Program;
 use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
@@ -62,22 +63,13 @@ pub(crate) struct PostgresDetail {
     pub(crate) dumps: Vec<DumpDetail>,
 }
 
-/// A dump of one database.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct DumpDetail {
-    /// The database.
-    pub(crate) database: String,
-    /// File of the point.
-    pub(crate) file: String,
-}
-
 impl Postgres {
     pub(super) fn new(config: PostgresConfig) -> Self {
         Self { config }
     }
 
     // The databases to be dumped, and how the roles are.
-    fn dumps(&self, address: &Address) -> Result<(Vec<Dump>, Globals), PostgresError> {
+    fn dumps(&self, address: &Address) -> Result<(Vec<DumpDetail>, Globals), PostgresError> {
         if self.config.dump == DatabasesConfig::None {
             return Ok((Vec::new(), Globals::WithoutPasswords));
         }
@@ -96,7 +88,7 @@ impl Postgres {
                 rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
             }
         };
-        let dump = |database: String| Dump { file: dump_file(&database), database };
+        let dump = |database| DumpDetail::of(database, ".dump");
         Ok((names.into_iter().map(dump).collect(), globals))
     }
 }
@@ -189,20 +181,6 @@ fn read_password(path: &Path) -> Result<Zeroizing<String>, PostgresError> {
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_string()))
 }
 
-/// Returns the name of the file with the dump of a database: what is no plain character is written as `%` and two digits.
-pub(super) fn dump_file(database: &str) -> String {
-    let mut name = String::from("database-");
-    for byte in database.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                name.push(char::from(byte));
-            }
-            other => name.push_str(&format!("%{other:02X}")),
-        }
-    }
-    name + ".dump"
-}
-
 struct Opened(Cluster);
 
 impl Prepared for Opened {
@@ -214,12 +192,6 @@ impl Prepared for Opened {
         // Dropping the connection ends what the server still does for it.
         Ok(())
     }
-}
-
-#[derive(Clone, Debug)]
-struct Dump {
-    file: String,
-    database: String,
 }
 
 /// How much of the roles a dump has.
@@ -239,7 +211,7 @@ impl Cluster {
         name: String,
         address: Address,
         base: Option<Arc<BaseBackup>>,
-        (dumps, globals): (Vec<Dump>, Globals),
+        (dumps, globals): (Vec<DumpDetail>, Globals),
         doubts: Vec<(EntryPath, SourceError)>,
     ) -> Self {
         let mut names = base.as_ref().map(|base| base.files()).unwrap_or_default();
@@ -270,7 +242,7 @@ impl Cluster {
 fn open(
     address: &Address,
     base: Option<&Arc<BaseBackup>>,
-    (dumps, globals): (&[Dump], Globals),
+    (dumps, globals): (&[DumpDetail], Globals),
     name: &str,
 ) -> Result<OpenStream, WorkloadError> {
     if let Some(stream) = base.and_then(|base| base.stream(name)) {
@@ -283,7 +255,7 @@ fn open(
 
 fn finish(
     base: Option<&BaseBackup>,
-    dumps: &[Dump],
+    dumps: &[DumpDetail],
     doubts: &Mutex<Vec<(EntryPath, SourceError)>>,
 ) -> Result<String, WorkloadError> {
     let mut detail = PostgresDetail::default();
@@ -305,9 +277,7 @@ fn finish(
             doubts.push(damaged("base", message));
         }
     }
-    let dump =
-        |dump: &Dump| DumpDetail { database: dump.database.clone(), file: dump.file.clone() };
-    detail.dumps = dumps.iter().map(dump).collect();
+    detail.dumps = dumps.to_vec();
     serde_json::to_string(&detail)
         .map_err(|error| WorkloadError::failed("cannot describe the point").because(error))
 }
@@ -345,7 +315,7 @@ fn damaged(path: &str, message: String) -> (EntryPath, SourceError) {
 
 fn dump_program(
     address: &Address,
-    dumps: &[Dump],
+    dumps: &[DumpDetail],
     globals: Globals,
     file: &str,
 ) -> Option<Program> {
@@ -388,10 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_database_has_a_file_of_its_own_whatever_its_name() {
-        assert_eq!(dump_file("app"), "database-app.dump");
-        assert_eq!(dump_file("a/b c"), "database-a%2Fb%20c.dump");
-        assert_eq!(dump_file("a%2Fb c"), "database-a%252Fb%20c.dump");
+    fn a_name_in_a_connection_string_is_never_one_itself() {
         assert_eq!(quoted(r"it's a \"), r"it\'s a \\");
     }
 }
