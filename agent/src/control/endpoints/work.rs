@@ -5,13 +5,14 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Json, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequestParts, Json, Path};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, ask, blocking, in_force};
+use super::{ask, blocking, in_force};
 use crate::config::{DrillCopy, GroupConfig, Upkeep};
 use crate::control::refusal::Refusal;
 use crate::control::server::{Office, RequestId};
@@ -69,23 +70,72 @@ pub(super) struct Accepted {
     url: String,
 }
 
-pub(super) async fn group(office: &Arc<Office>, name: &str) -> Result<(), Refusal> {
-    let (office, name) = (office.clone(), name.to_string());
-    blocking(move || {
-        let config = in_force(&office)?;
-        match crate::job::group(&config, &name) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let failure = crate::console::failure::explain(&error);
-                let (message, hint) = (failure.message, failure.hint);
-                Err(Refusal { status: StatusCode::NOT_FOUND, message, hint })
-            }
-        }
-    })
-    .await
+/// Who asks for work, and the key by which asking twice is known.
+pub(super) struct Asker {
+    office: Arc<Office>,
+    request: RequestId,
+    key: Option<String>,
 }
 
-pub(super) fn hand(task: Task, words: Vec<String>) -> Wish {
+impl FromRequestParts<Arc<Office>> for Asker {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        office: &Arc<Office>,
+    ) -> Result<Self, Self::Rejection> {
+        const KEY_MOST: usize = 128;
+        let nameless = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request has no id");
+        let request = parts.extensions.get::<RequestId>().cloned().ok_or_else(nameless)?;
+        let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+        if key.is_some_and(|key| key.is_empty() || key.len() > KEY_MOST) {
+            let message = "an Idempotency-Key has 1 to 128 characters";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        }
+        Ok(Self { office: office.clone(), request, key: key.map(str::to_string) })
+    }
+}
+
+impl Asker {
+    // Refuses what is asked of a group that the configuration does not have.
+    async fn must_know(&self, name: &str) -> Result<(), Refusal> {
+        let (office, name) = (self.office.clone(), name.to_string());
+        blocking(move || {
+            let config = in_force(&office)?;
+            match crate::job::group(&config, &name) {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    let failure = crate::console::failure::explain(&error);
+                    let (message, hint) = (failure.message, failure.hint);
+                    Err(Refusal { status: StatusCode::NOT_FOUND, message, hint })
+                }
+            }
+        })
+        .await
+    }
+
+    async fn submit(self, wish: Wish) -> Result<Response, Refusal> {
+        let mut hasher = DefaultHasher::new();
+        (&wish.name, &wish.words).hash(&mut hasher);
+        let idempotency = self.key.map(|key| (key, hasher.finish()));
+        let wish = Box::new(Wish { request: Some(self.request.0), ..wish });
+        match ask(&self.office, |reply| Command::Submit { wish, idempotency, reply }).await? {
+            Submitted::Job { id, new } => {
+                let url = format!("/v1/jobs/{id}");
+                let location = [(header::LOCATION, url.clone())];
+                let body = Json(Accepted { job: id.0, new, url });
+                Ok((StatusCode::ACCEPTED, location, body).into_response())
+            }
+            Submitted::KeyReused => {
+                let message = "this Idempotency-Key was used for another request";
+                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+            }
+            Submitted::Unavailable(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &why)),
+        }
+    }
+}
+
+fn hand(task: Task, words: Vec<String>) -> Wish {
     Wish {
         name: task.to_string(),
         task: Some(task),
@@ -96,53 +146,20 @@ pub(super) fn hand(task: Task, words: Vec<String>) -> Wish {
     }
 }
 
-pub(super) async fn submit(
-    office: &Office,
-    headers: &HeaderMap,
-    request: RequestId,
-    wish: Wish,
-) -> Result<Response, Refusal> {
-    const KEY_MOST: usize = 128;
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    if key.is_some_and(|key| key.is_empty() || key.len() > KEY_MOST) {
-        let message = "an Idempotency-Key has 1 to 128 characters";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
-    }
-    let mut hasher = DefaultHasher::new();
-    (&wish.name, &wish.words).hash(&mut hasher);
-    let idempotency = key.map(|key| (key.to_string(), hasher.finish()));
-    let wish = Box::new(Wish { request: Some(request.0), ..wish });
-    match ask(office, |reply| Command::Submit { wish, idempotency, reply }).await? {
-        Submitted::Job { id, new } => {
-            let url = format!("/v1/jobs/{id}");
-            let location = [(header::LOCATION, url.clone())];
-            let body = Json(Accepted { job: id.0, new, url });
-            Ok((StatusCode::ACCEPTED, location, body).into_response())
-        }
-        Submitted::KeyReused => {
-            let message = "this Idempotency-Key was used for another request";
-            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message))
-        }
-        Submitted::Unavailable(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &why)),
-    }
-}
-
 // An empty body means the defaults; one that is no such document is refused.
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Refusal> {
+fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body)
         .map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()))
 }
 
 pub(super) async fn make_points(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
+    asker: Asker,
     Path(name): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let new: NewPoints = parse(&body)?;
-    group(&office, &name).await?;
+    asker.must_know(&name).await?;
     let mut words = vec!["backup".to_string(), name.clone()];
     if new.force {
         words.push("--force".to_string());
@@ -150,18 +167,16 @@ pub(super) async fn make_points(
     for tag in new.tags {
         words.push(format!("--tag={tag}"));
     }
-    submit(&office, &headers, request, hand(Task::Backup(name), words)).await
+    asker.submit(hand(Task::Backup(name), words)).await
 }
 
 pub(super) async fn make_copies(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
+    asker: Asker,
     Path(name): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    group(&office, &name).await?;
+    asker.must_know(&name).await?;
     let words = vec!["sync".to_string(), name.clone()];
-    submit(&office, &headers, request, hand(Task::Sync(name), words)).await
+    asker.submit(hand(Task::Sync(name), words)).await
 }
 
 /// How a group is drilled; what is not said is as the configuration has it.
@@ -200,17 +215,15 @@ impl NewDrill {
 }
 
 pub(super) async fn drill(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
+    asker: Asker,
     Path(name): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let new: NewDrill = parse(&body)?;
-    group(&office, &name).await?;
-    let shared = office.clone();
+    asker.must_know(&name).await?;
+    let office = asker.office.clone();
     let wish = blocking(move || {
-        let config = in_force(&shared)?;
+        let config = in_force(&office)?;
         let missing = || Refusal::new(StatusCode::NOT_FOUND, "there is no such group");
         let group = config.groups.get(&name).ok_or_else(missing)?;
         let order = new
@@ -223,7 +236,7 @@ pub(super) async fn drill(
         })
     })
     .await?;
-    submit(&office, &headers, request, wish).await
+    asker.submit(wish).await
 }
 
 /// How the pool or a vault is looked after; what is not said is as the configuration has it.
@@ -267,29 +280,23 @@ impl NewUpkeep {
 }
 
 pub(super) async fn maintain(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
+    asker: Asker,
     Path(task): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    look_after(&office, &headers, request, None, &task, &body).await
+    look_after(asker, None, &task, &body).await
 }
 
 pub(super) async fn maintain_vault(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
+    asker: Asker,
     Path((name, task)): Path<(String, String)>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    look_after(&office, &headers, request, Some(name), &task, &body).await
+    look_after(asker, Some(name), &task, &body).await
 }
 
 async fn look_after(
-    office: &Arc<Office>,
-    headers: &HeaderMap,
-    request: RequestId,
+    asker: Asker,
     vault: Option<String>,
     task: &str,
     body: &[u8],
@@ -298,9 +305,9 @@ async fn look_after(
         return Err(Refusal::new(StatusCode::NOT_FOUND, "expected forget, prune or check"));
     };
     let new: NewUpkeep = parse(body)?;
-    let shared = office.clone();
+    let office = asker.office.clone();
     let wish = blocking(move || {
-        let config = in_force(&shared)?;
+        let config = in_force(&office)?;
         if let Some(name) = vault.as_ref().filter(|name| !config.vaults.contains_key(*name)) {
             let message = format!("there is no [vault.{name}] in the configuration");
             return Err(Refusal::new(StatusCode::NOT_FOUND, &message));
@@ -309,15 +316,10 @@ async fn look_after(
         new.words(Wish::task(&config, task, Reason::Hand), upkeep)
     })
     .await?;
-    submit(office, headers, request, wish).await
+    asker.submit(wish).await
 }
 
-pub(super) async fn restore(
-    State(office): Shared,
-    Extension(request): Extension<RequestId>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Refusal> {
+pub(super) async fn restore(asker: Asker, body: Bytes) -> Result<Response, Refusal> {
     let new: NewRestore = parse(&body)?;
     let wrong = |message| Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message));
     if !new.to.starts_with('/') {
@@ -358,7 +360,7 @@ pub(super) async fn restore(
         attempt: 1,
         request: None,
     };
-    submit(&office, &headers, request, wish).await
+    asker.submit(wish).await
 }
 
 // Whether this process could make `path` or write into it. What is no folder is for the restore itself to complain of.
