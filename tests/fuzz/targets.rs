@@ -59,8 +59,11 @@ fn exact<T, E>(bytes: &[u8], read: Result<T, E>) -> Verdict {
     }
 }
 
+// The crates that call these functions lie at different depths below the root.
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/format-1")
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut places = above.map(|folder| folder.join("tests/fixtures/format-1"));
+    places.find(|place| place.is_dir()).expect("the crate lies in the workspace")
 }
 
 fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
@@ -94,15 +97,23 @@ static POOL: LazyLock<PoolId> = LazyLock::new(|| {
     marker.expect("a marker").pool
 });
 
-// A place for files that readers open by their names.
-static SCRATCH: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let shared = Path::new("/dev/shm");
-    match shared.is_dir() {
-        true => tempfile::tempdir_in(shared),
-        false => tempfile::tempdir(),
-    }
-    .expect("a folder")
-});
+thread_local! {
+    // A place for files that readers open by their names; gone with the thread.
+    static SCRATCH: tempfile::TempDir = {
+        let shared = Path::new("/dev/shm");
+        match shared.is_dir() {
+            true => tempfile::tempdir_in(shared),
+            false => tempfile::tempdir(),
+        }
+        .expect("a folder")
+    };
+}
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = SCRATCH.with(|folder| folder.path().join(name));
+    fs::write(&path, bytes).expect("written");
+    path
+}
 
 // The chunks of one kind in the packs of the fixture.
 fn chunks(kind: ChunkKind) -> Vec<Vec<u8>> {
@@ -128,8 +139,7 @@ fn chunks(kind: ChunkKind) -> Vec<Vec<u8>> {
 
 // Whatever its name: a pack that opens says by itself which one it is.
 fn read_pack(bytes: &[u8]) -> Verdict {
-    let path = SCRATCH.path().join("pack");
-    fs::write(&path, bytes).expect("written");
+    let path = written("pack", bytes);
     for known in files(&fixture().join("pool/packs"), ".pack") {
         let id = known.file_stem().expect("a name").to_string_lossy().parse().expect("an id");
         let Ok(pack) = PackReader::open(&SystemDisk, &path, id, *POOL) else { continue };
@@ -150,8 +160,8 @@ fn read_pack(bytes: &[u8]) -> Verdict {
 }
 
 fn read_marker(bytes: &[u8]) -> Verdict {
-    fs::write(SCRATCH.path().join(MARKER_NAME), bytes).expect("written");
-    match Marker::read(&SystemDisk, SCRATCH.path()) {
+    let path = written(MARKER_NAME, bytes);
+    match Marker::read(&SystemDisk, path.parent().expect("a folder")) {
         Ok(Some(_)) => Verdict::of([]),
         _ => Verdict::Refused,
     }
