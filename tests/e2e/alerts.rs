@@ -274,6 +274,8 @@ fn mail_goes_over_tls_with_a_password_that_nobody_sees() {
         fs::write(keepwell.home().join("keepwell.toml"), &settings).expect("written");
         let refused = keepwell.run(["alerts", "test"]);
         assert_eq!(refused.code, Some(1), "{refused:?}");
+        let said = refused.stderr.matches("Authentication credentials invalid").count();
+        assert_eq!(said, 1, "the server's own answer, once: {refused:?}");
         assert!(!refused.stderr.contains("wrong word"), "{refused:?}");
         fs::write(keepwell.path("password"), "the password\n").expect("written");
         assert!(!keepwell.path("message-1").exists());

@@ -28,7 +28,8 @@ class Keeper:
 
 def check(server, session, envelope, mechanism, data):
     fine = isinstance(data, LoginPassword) and data.login == b"keepwell" and data.password == b"the password"
-    return AuthResult(success=fine)
+    # Not handled yet: otherwise the server takes it that the client was answered, and the client waits in vain.
+    return AuthResult(success=fine, handled=False)
 
 
 options = {"authenticator": check, "auth_required": True}
