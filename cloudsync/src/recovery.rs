@@ -2,13 +2,17 @@
 //! feeds it. Needs nothing but the vault and the realm's keys.
 //!
 //! Manifest and tables of contents come from small objects; of packs only the segments are read that hold what is
-//! asked for, in windows once much is asked for. Every byte is proved three times: by the seal, by the vault chunk
+//! asked for: in large pieces and ahead of the reader if it says before what it is going to ask for, as a restore
+//! does, else in windows once much is asked for. Every byte is proved three times: by the seal, by the vault chunk
 //! id, and by the name that the tree above gives it.
 
+mod ahead;
 mod chunks;
+mod pieces;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use storepool::chunks::ChunkSource;
 use storepool::id::{ChunkId, ChunkKind, PointId};

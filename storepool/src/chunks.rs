@@ -1,5 +1,6 @@
 //! Reading chunks: one trait for pool and vault, so that restore is the same engine whichever copy feeds it.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -50,10 +51,31 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// What a source makes of frames that it was told to expect.
+#[derive(Debug)]
+pub struct Expectation {
+    /// How many of the frames, in their order, belong together: they come at once, so one thread had best read them.
+    pub stretches: Vec<usize>,
+    /// Dropped when nobody wants the frames any more: the source then forgets what it holds for them.
+    pub hold: Box<dyn Any + Send + Sync>,
+}
+
 /// A store of chunks that can be read by several threads.
 pub trait ChunkSource: Sync {
     /// Opens a reader for one thread.
     fn reader(&self) -> Result<Box<dyn ChunkReader + '_>>;
+
+    /// Tells that `frames` (packs and frames in them, sorted) are about to be read, each once, by so many threads, which begin at the first stretches and
+    /// go on with whichever comes next. A source that is far away reads ahead; what is read, and what fails, is the same without. Does not block.
+    fn expect(&self, frames: &[(u64, u32)], readers: usize) -> Option<Expectation> {
+        let _ = (frames, readers);
+        None
+    }
+
+    /// Tells that all trees above so many files are about to be read. Does not block.
+    fn expect_trees(&self, files: u64) {
+        let _ = files;
+    }
 }
 
 /// Reads chunks; belongs to one thread.

@@ -1,9 +1,9 @@
 //! Restoring: a point, or a part of it, back into a directory.
 //!
 //! A planner walks the trees, makes directories and hands over batches of bounded size; workers locate the chunks of a batch, decode each frame once, in
-//! pack order, and write what it holds to all files that need it. Metadata of directories comes last, deepest first. A file gets its time
-//! last of all, so an unfinished one is never taken for finished; what replaces something is written beside it and renamed. Every call starts at a handle
-//! of the target ([`crate::target`]).
+//! pack order, and write what it holds to all files that need it. The source is told of a batch's frames before they are read, so that one that is far away
+//! can read ahead. Metadata of directories comes last, deepest first. A file gets its time last of all, so an unfinished one is never taken for finished;
+//! what replaces something is written beside it and renamed. Every call starts at a handle of the target ([`crate::target`]).
 
 mod batch;
 mod compare;
@@ -17,6 +17,7 @@ mod locate;
 mod open_files;
 mod owners;
 mod plan;
+mod reading;
 mod run;
 mod selection;
 mod tally;

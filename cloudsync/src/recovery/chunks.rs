@@ -1,12 +1,12 @@
 //! The chunks of points of the vault, found by the tables of the packs that the points need, and read by ranges.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use storepool::chunks::{ChunkReader, ChunkSource, Frame, Placement};
+use storepool::chunks::{ChunkReader, ChunkSource, Expectation, Frame, Placement};
 use storepool::id::{ChunkId, ChunkKind, PackId};
 use storepool::pack::Toc;
 use storepool::pack::frame::FrameCodec;
@@ -15,27 +15,21 @@ use tokio::runtime::Handle;
 
 use crate::crypto::ring::VaultChunkId;
 use crate::error::{Error, Result};
+use crate::layout::ObjectKind;
+use crate::recovery::ahead::{ROOM_BYTES, ReadAhead};
 use crate::recovery::tables::read_tables;
+use crate::recovery::windows::Windows;
 use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
-use crate::vault::pack::PackReader;
+use crate::vault::pack::{OpenedSegments, PackReader};
 use crate::vault::snapshot::Snapshot;
 
 /// Frames that are read one by one before a reader is taken for one that wants much.
 const FRAMES_ALONE: u32 = 16;
-/// Stored bytes that are read together by somebody who wants much.
-const WINDOW_LENGTH: u64 = 2 << 20;
-/// The same for somebody who wants nearly everything: each request costs the store more than the bytes that were not wanted.
-const WIDE_WINDOW_LENGTH: u64 = 8 << 20;
-/// Stored bytes of windows that are kept.
-const BYTES_KEPT: u64 = 24 << 20;
-/// Frames in windows after which it is judged whether nearly everything is wanted, ...
-const FRAMES_JUDGED: u64 = 32;
-/// ... and the shares of them that were, in percent: from the one on wide windows are read, below the other no longer.
-const WIDE_FROM: u64 = 75;
-const WIDE_WHILE: u64 = 40;
+/// Files from which on it is worth while to read their trees in windows at once.
+const MANY_FILES: u64 = 2000;
 /// Decoded frames kept by one reader; trees of neighbouring directories share frames.
 const FRAMES_CACHED: usize = 16;
 
@@ -43,27 +37,15 @@ const FRAMES_CACHED: usize = 16;
 pub struct VaultChunks {
     realm: Realm,
     runtime: Handle,
-    packs: BTreeMap<u64, PackReader>,
+    packs: BTreeMap<u64, Arc<PackReader>>,
     // Sorted by the beginning of the vault chunk id.
     places: Vec<ChunkPlace>,
+    ahead: Arc<ReadAhead>,
+    // What nobody announced.
     frames_read: AtomicU32,
     windows: Mutex<Windows>,
-}
-
-// How much of what was read together was wanted.
-#[derive(Default)]
-struct Yield {
-    fetched: u64,
-    wanted: u64,
-    wide: bool,
-}
-
-impl Yield {
-    fn window_length(&mut self) -> u64 {
-        let least = if self.wide { WIDE_WHILE } else { WIDE_FROM };
-        self.wide = self.fetched >= FRAMES_JUDGED && self.wanted * 100 >= self.fetched * least;
-        if self.wide { WIDE_WINDOW_LENGTH } else { WINDOW_LENGTH }
-    }
+    // Most of the trees will be read.
+    many_trees: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,22 +53,6 @@ struct ChunkPlace {
     prefix: u64,
     pack: u32,
     ordinal: u32,
-}
-
-type Window = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
-
-#[derive(Default)]
-struct Windows {
-    // By pack and frames.
-    kept: HashMap<(u64, u32, u32), KeptWindow>,
-    tick: u64,
-    gain: Yield,
-}
-
-struct KeptWindow {
-    window: Window,
-    bytes: u64,
-    used: u64,
 }
 
 impl std::fmt::Debug for VaultChunks {
@@ -108,11 +74,13 @@ impl VaultChunks {
         let tables = read_tables(realm, snapshot, needs).await?;
         let mut chunks = Self {
             realm: realm.clone(),
+            ahead: ReadAhead::new(realm.store().clone(), runtime.clone(), ROOM_BYTES),
             runtime,
             packs: BTreeMap::new(),
             places: Vec::new(),
             frames_read: AtomicU32::new(0),
             windows: Mutex::default(),
+            many_trees: AtomicBool::new(false),
         };
         for (ordinal, record, toc) in tables {
             chunks.add(ordinal, &record, toc).await?;
@@ -137,7 +105,7 @@ impl VaultChunks {
                 PackReader::open(store, keys, record.kind, name, Some(&record.salt)).await?
             }
         };
-        self.packs.insert(ordinal, reader);
+        self.packs.insert(ordinal, Arc::new(reader));
         Ok(())
     }
 
@@ -171,16 +139,18 @@ impl VaultChunks {
     }
 
     fn pack(&self, pack: u64) -> storepool::Result<&PackReader> {
-        self.packs.get(&pack).ok_or_else(|| {
+        self.packs.get(&pack).map(Arc::as_ref).ok_or_else(|| {
             storepool::Error::damaged(format!("object {pack} of the vault"), "is not known")
         })
     }
 
-    // Reads the stored bytes of a frame.
+    // Reads the stored bytes of a frame that nobody expected.
     fn stored_frame(&self, number: u64, frame: u32, out: &mut Vec<u8>) -> storepool::Result<()> {
         let pack = self.pack(number)?;
         out.clear();
-        let alone = self.frames_read.fetch_add(1, Ordering::Relaxed) < FRAMES_ALONE;
+        let is_tree = pack.kind() == ObjectKind::Metadata;
+        let much = is_tree && self.many_trees.load(Ordering::Relaxed);
+        let alone = self.frames_read.fetch_add(1, Ordering::Relaxed) < FRAMES_ALONE && !much;
         let found = match alone {
             true => None,
             false => {
@@ -215,55 +185,6 @@ impl VaultChunks {
     }
 }
 
-impl Windows {
-    // The frames that are read together with this one, and where their bytes are or will be; `None` if the pack does not have it.
-    fn find(&mut self, pack: u64, toc: &Toc, frame: u32) -> Option<(Range<u32>, Window)> {
-        self.tick += 1;
-        let has = |key: &(u64, u32, u32)| key.0 == pack && (key.1..key.2).contains(&frame);
-        let known = self.kept.keys().copied().find(has);
-        let range = match known {
-            Some((_, start, end)) => start..end,
-            None => window_of(toc, frame, self.gain.window_length())?,
-        };
-        self.gain.wanted += 1;
-        if known.is_none() {
-            self.gain.fetched += u64::from(range.end - range.start);
-            self.make_room(toc, &range);
-        }
-        let stored = stored_bytes(toc, &range);
-        let kept = self.kept.entry((pack, range.start, range.end)).or_insert_with(|| KeptWindow {
-            window: Window::default(),
-            bytes: stored,
-            used: 0,
-        });
-        kept.used = self.tick;
-        Some((range, kept.window.clone()))
-    }
-
-    fn make_room(&mut self, toc: &Toc, range: &Range<u32>) {
-        let new = stored_bytes(toc, range);
-        while self.kept.values().map(|kept| kept.bytes).sum::<u64>() + new > BYTES_KEPT {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
-            let Some(oldest) = oldest else { return };
-            self.kept.remove(&oldest);
-        }
-    }
-}
-
-fn stored_bytes(toc: &Toc, frames: &Range<u32>) -> u64 {
-    let frames = &toc.frames()[frames.start as usize..frames.end as usize];
-    frames.iter().map(|frame| u64::from(frame.stored_length)).sum()
-}
-
-fn window_of(toc: &Toc, frame: u32, length: u64) -> Option<Range<u32>> {
-    let number = toc.frame_offset(frame)? / length;
-    let within =
-        |frame: &u32| toc.frame_offset(*frame).is_some_and(|offset| offset / length == number);
-    let start = (0..frame).rev().take_while(within).last().unwrap_or(frame);
-    let end = (frame..toc.frames().len() as u32).take_while(within).last()? + 1;
-    Some(start..end)
-}
-
 fn prefix(id: &VaultChunkId) -> u64 {
     id.0.prefix() as u64
 }
@@ -289,10 +210,21 @@ impl ChunkSource for VaultChunks {
             state: RefCell::new(ReaderState {
                 // Only decodes; the level does not matter.
                 codec: FrameCodec::new(1)?,
+                opened: OpenedSegments::default(),
                 stored: Vec::new(),
                 frames: Vec::new(),
             }),
         }))
+    }
+
+    fn expect(&self, frames: &[(u64, u32)], readers: usize) -> Option<Expectation> {
+        Some(self.ahead.expect(&self.packs, frames, readers))
+    }
+
+    fn expect_trees(&self, files: u64) {
+        if files >= MANY_FILES {
+            self.many_trees.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -309,6 +241,7 @@ type FrameKey = (u64, u32);
 #[derive(Debug)]
 struct ReaderState {
     codec: FrameCodec,
+    opened: OpenedSegments,
     stored: Vec<u8>,
     // Decoded frames, the most recently used last.
     frames: Vec<(FrameKey, Arc<[u8]>)>,
@@ -331,11 +264,20 @@ impl ReaderState {
     }
 
     fn decode(&mut self, chunks: &VaultChunks, (no, frame): FrameKey) -> storepool::Result<&[u8]> {
-        chunks.stored_frame(no, frame, &mut self.stored)?;
         let pack = chunks.pack(no)?;
         let entry = pack.toc().frames().get(frame as usize).copied();
         let entry = entry.ok_or_else(|| damaged_pack(pack, "has no such frame"))?;
-        self.codec.decode(&entry, &self.stored).map_err(|error| damaged_pack(pack, error))
+        let came = chunks.ahead.take(no, frame).map_err(|error| to_pool(error, pack))?;
+        let stored = match came {
+            Some(stretch) => pack
+                .open_frame(&stretch, frame, &mut self.opened)
+                .map_err(|error| to_pool(error, pack))?,
+            None => {
+                chunks.stored_frame(no, frame, &mut self.stored)?;
+                &self.stored
+            }
+        };
+        self.codec.decode(&entry, stored).map_err(|error| damaged_pack(pack, error))
     }
 }
 
@@ -403,25 +345,5 @@ impl ChunkReader for VaultReader<'_> {
             }
         }
         Ok(Frame::new(decoded, &[]))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_are_wide_only_for_who_wants_nearly_everything() {
-        let mut gain = Yield::default();
-        assert_eq!(gain.window_length(), WINDOW_LENGTH);
-        (gain.fetched, gain.wanted) = (40, 32);
-        assert_eq!(gain.window_length(), WIDE_WINDOW_LENGTH);
-        // A wide window was fetched, and its frames come one by one.
-        gain.fetched += 30;
-        assert_eq!(gain.window_length(), WIDE_WINDOW_LENGTH);
-        (gain.fetched, gain.wanted) = (400, 120);
-        assert_eq!(gain.window_length(), WINDOW_LENGTH);
-        gain.wanted = 200;
-        assert_eq!(gain.window_length(), WINDOW_LENGTH);
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The table of contents comes first, so that one ranged read of the beginning tells what a pack holds.
 
+mod stretch;
+
 use std::ops::Range;
 
+use bytes::Bytes;
 use storepool::pack::Toc;
 use storepool::wire::WireReader;
 
@@ -17,6 +20,8 @@ use crate::layout::ObjectKind;
 use crate::layout::ObjectName;
 use crate::store::ObjectStore;
 use crate::vault::commit::ObjectRecord;
+
+pub use stretch::{OpenedSegments, SealedStretch};
 
 const MAGIC: &[u8; 4] = b"KWVP";
 const VERSION: u32 = 1;
@@ -220,6 +225,11 @@ impl PackReader {
         &self.toc
     }
 
+    /// Returns whether it holds content or metadata.
+    pub fn kind(&self) -> ObjectKind {
+        self.container.header().kind()
+    }
+
     /// Returns the length of the object in bytes.
     pub fn stored_length(&self) -> u64 {
         self.container.header().object_length()
@@ -244,13 +254,7 @@ impl PackReader {
         store: &dyn ObjectStore,
         frames: Range<u32>,
     ) -> Result<Vec<u8>> {
-        let offset = |frame: u32| match self.toc.frame_offset(frame) {
-            Some(offset) => offset,
-            None if frame as usize == self.toc.frames().len() => self.toc.stored_length(),
-            None => panic!("a pack of {} frames has no frame {frame}", self.toc.frames().len()),
-        };
-        let wanted =
-            self.frames_start + offset(frames.start)..self.frames_start + offset(frames.end);
+        let wanted = self.plaintext_of(frames);
         if wanted.end <= self.beginning.len() as u64 {
             return Ok(self.beginning[wanted.start as usize..wanted.end as usize].to_vec());
         }
@@ -262,6 +266,16 @@ impl PackReader {
         plaintext.drain(..(wanted.start - skipped) as usize);
         Ok(plaintext)
     }
+
+    // Where consecutive frames lie in the plaintext.
+    fn plaintext_of(&self, frames: Range<u32>) -> Range<u64> {
+        let offset = |frame: u32| match self.toc.frame_offset(frame) {
+            Some(offset) => offset,
+            None if frame as usize == self.toc.frames().len() => self.toc.stored_length(),
+            None => panic!("a pack of {} frames has no frame {frame}", self.toc.frames().len()),
+        };
+        self.frames_start + offset(frames.start)..self.frames_start + offset(frames.end)
+    }
 }
 
 async fn read_segments(
@@ -271,17 +285,27 @@ async fn read_segments(
     segments: Range<u64>,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let range = container.stored_range(segments.clone());
+    let first = segments.start;
+    let sealed = fetch_segments(store, container, name, segments).await?;
+    container.open_segments(first, &sealed, out).map_err(|reason| Error::damaged(name, reason))
+}
+
+// As the store keeps them, sealed.
+async fn fetch_segments(
+    store: &dyn ObjectStore,
+    container: &ContainerReader,
+    name: &ObjectName,
+    segments: Range<u64>,
+) -> Result<Bytes> {
+    let range = container.stored_range(segments);
     let body = store.get_range(name, range.clone()).await?;
     // A body that was cut would be taken for shorter segments and refused as changed; say what it is.
-    if body.bytes.len() as u64 != range.end - range.start {
-        return Err(StoreError::new("read", name.as_str(), StoreFault::Corrupt)
+    match body.bytes.len() as u64 == range.end - range.start {
+        true => Ok(body.bytes),
+        false => Err(StoreError::new("read", name.as_str(), StoreFault::Corrupt)
             .because("the store returned fewer bytes than were asked for")
-            .into());
+            .into()),
     }
-    container
-        .open_segments(segments.start, &body.bytes, out)
-        .map_err(|reason| Error::damaged(name, reason))
 }
 
 #[cfg(test)]
@@ -349,6 +373,59 @@ mod tests {
             assert_eq!(read, &bytes[frames.start as usize * 5000..frames.end as usize * 5000]);
             assert!(store.take_requests().total() <= 1);
         }
+    }
+
+    #[tokio::test]
+    async fn frames_that_were_fetched_together_are_opened_in_any_order() {
+        let keys = keys();
+        let (_, bytes, sealed) = pack(&keys, 300, 5000);
+        let store = MemoryStore::new();
+        let name = name(&keys, &sealed);
+        store.put_new(&name, Bytes::from(sealed.object)).await.expect("put");
+        let reader = PackReader::open(&store, &keys, ObjectKind::Data, name, Some(&sealed.salt))
+            .await
+            .expect("opened");
+        store.take_requests();
+        assert_eq!(reader.stretch_bytes(0..3), 0);
+
+        let stretch = reader.read_stretch(&store, 50..200).await.expect("read");
+
+        let seen = store.take_requests();
+        assert_eq!((seen.total(), seen.bytes_read), (1, reader.stretch_bytes(50..200)));
+        let mut opened = OpenedSegments::default();
+        for frame in (50..200).chain([60, 61, 199, 50, 198, 120, 120]) {
+            let found = reader.open_frame(&stretch, frame, &mut opened).expect("opened");
+            assert_eq!(found, &bytes[frame as usize * 5000..][..5000], "{frame}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_stretch_with_a_wrong_byte_only_the_frames_around_it_are_refused() {
+        let keys = keys();
+        let (_, bytes, mut sealed) = pack(&keys, 100, 50_000);
+        let middle = sealed.object.len() / 2;
+        sealed.object[middle] ^= 1;
+        let store = MemoryStore::new();
+        let name = name(&keys, &sealed);
+        store.put_new(&name, Bytes::from(sealed.object)).await.expect("put");
+        let reader = PackReader::open(&store, &keys, ObjectKind::Data, name.clone(), None).await;
+        let reader = reader.expect("opened");
+        let stretch = reader.read_stretch(&store, 0..100).await.expect("read");
+
+        let mut opened = OpenedSegments::default();
+        let mut refused = 0;
+        for frame in 0..100 {
+            match reader.open_frame(&stretch, frame, &mut opened) {
+                Ok(found) => assert_eq!(found, &bytes[frame as usize * 50_000..][..50_000]),
+                Err(error) => {
+                    assert!(error.to_string().contains(name.as_str()), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+
+        // A segment of 64 KiB touches two or three of them.
+        assert!((2..=3).contains(&refused), "{refused}");
     }
 
     #[tokio::test]

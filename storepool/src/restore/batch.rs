@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::chunks::Placement;
 use crate::id::TreeId;
+use crate::restore::reading::Reading;
 use crate::target::attributes::Attributes;
 use crate::tree::ChunkRef;
 
@@ -197,6 +198,8 @@ pub(super) struct Batch {
     pub(super) order: Vec<PlacedPiece>,
     /// The pieces that have none.
     pub(super) unplaced: Vec<u32>,
+    /// How they are read, if that is known before anything is compared.
+    pub(super) reading: Option<Reading>,
     pub(super) comparisons: Vec<Comparison>,
     /// For each piece, if there are comparisons: whether it is in the target already.
     pub(super) present: Vec<AtomicBool>,

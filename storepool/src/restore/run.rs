@@ -22,6 +22,7 @@ use crate::restore::existing::refuse_conflicts;
 use crate::restore::open_files::OpenFiles;
 use crate::restore::owners::OwnerMap;
 use crate::restore::plan::Planner;
+use crate::restore::reading::Reading;
 use crate::restore::selection::Selection;
 use crate::restore::tally::Tally;
 use crate::restore::workers::Crew;
@@ -89,6 +90,9 @@ impl<'a> Run<'a> {
         monitor.event(Event::Stage("restoring files"));
         if run.selection.is_everything() {
             monitor.event(expected(&entry));
+            if let Node::Directory { files, .. } = &entry.node {
+                source.expect_trees(*files);
+            }
         }
         let result = run.transfer(source, entry, root);
         if result.is_err() {
@@ -196,11 +200,11 @@ impl<'a> Run<'a> {
         };
         std::thread::scope(|scope| {
             let (sender, batches) = bounded(BATCHES_AHEAD);
-            let planner = scope.spawn(move || self.plan(source, entry, root, &sender));
+            let planner = scope.spawn(move || self.plan(source, entry, root, threads, &sender));
             let crew = Crew::start(scope, self, source, threads);
             let mut result = Ok(());
             for batch in &batches {
-                result = self.check().and_then(|()| self.work_off(batch, &crew));
+                result = self.check().and_then(|()| self.work_off(source, batch, &crew));
                 if result.is_err() {
                     self.stop();
                     break;
@@ -223,6 +227,7 @@ impl<'a> Run<'a> {
         source: &dyn ChunkSource,
         entry: Entry,
         root: Arc<TargetDirectory>,
+        workers: usize,
         batches: &Sender<Batch>,
     ) -> Result<()> {
         let reader = source.reader()?;
@@ -231,6 +236,9 @@ impl<'a> Run<'a> {
         let mut planner = Planner::new(self, &*reader, entry, root);
         while let Some(mut batch) = planner.next_batch()? {
             crate::restore::locate::locate(&mut batch, &mut *locator)?;
+            if batch.comparisons.is_empty() {
+                batch.reading = Some(Reading::plan(source, &batch, workers));
+            }
             if batches.send(batch).is_err() {
                 return Ok(());
             }
@@ -238,12 +246,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn work_off(&'a self, batch: Batch, crew: &Crew<'a>) -> Result<()> {
+    fn work_off(
+        &'a self,
+        source: &dyn ChunkSource,
+        mut batch: Batch,
+        crew: &Crew<'a>,
+    ) -> Result<()> {
+        let reading = batch.reading.take();
         let batch = Arc::new(batch);
         if !batch.comparisons.is_empty() {
             crew.perform(Arc::new(CompareStage::new(self, batch.clone())))?;
         }
-        crew.perform(Arc::new(WriteStage::new(self, batch.clone(), crew.count())))?;
+        // Only now is it known what has to be read where files are compared.
+        let reading = reading.unwrap_or_else(|| Reading::plan(source, &batch, crew.count()));
+        let write = WriteStage::new(self, batch.clone(), reading, crew.count());
+        crew.perform(Arc::new(write))?;
         if !batch.links.is_empty() {
             crew.perform(Arc::new(LinkStage::new(self, batch.clone())))?;
         }

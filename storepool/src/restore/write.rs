@@ -1,8 +1,8 @@
 //! Writing a batch: frames in pack order, each decoded once and given to all files that need it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chunks::ChunkReader;
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::id::ChunkKind;
 use crate::restore::batch::{Batch, FileTask, Piece};
 use crate::restore::desk::Desk;
 use crate::restore::entries::{make_other, make_retouch};
+use crate::restore::reading::{FrameQueue, Reading};
 use crate::restore::run::Run;
 use crate::restore::workers::{Stage, Worker};
 use crate::target::parts::Part;
@@ -26,8 +27,13 @@ pub(super) struct WriteStage<'a> {
 }
 
 impl<'a> WriteStage<'a> {
-    pub(super) fn new(run: &'a Run<'a>, batch: Arc<Batch>, workers: usize) -> Self {
-        let frames = FrameQueue::new(frames_of(&batch), workers);
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        batch: Arc<Batch>,
+        reading: Reading,
+        workers: usize,
+    ) -> Self {
+        let frames = FrameQueue::new(reading, workers);
         Self { run, batch, frames, odd_jobs: AtomicUsize::new(0) }
     }
 
@@ -148,66 +154,4 @@ impl Stage for WriteStage<'_> {
 
 fn part_of<'b>(piece: &Piece, chunk: &'b [u8]) -> &'b [u8] {
     &chunk[piece.chunk_offset as usize..][..piece.length as usize]
-}
-
-// The ranges of `order` that share a frame.
-fn frames_of(batch: &Batch) -> Vec<Range<usize>> {
-    let mut start = 0;
-    batch
-        .order
-        .chunk_by(|one, other| (one.pack, one.frame) == (other.pack, other.frame))
-        .map(|group| {
-            let range = start..start + group.len();
-            start = range.end;
-            range
-        })
-        .collect()
-}
-
-/// Frames shared out to workers: each begins in another part of the pool, and so in other directories of the target, where it does not wait
-/// for the others. Who is done takes half of what the busiest has left.
-struct FrameQueue {
-    frames: Vec<Range<usize>>,
-    shares: Mutex<Vec<Range<usize>>>,
-}
-
-impl FrameQueue {
-    fn new(frames: Vec<Range<usize>>, workers: usize) -> Self {
-        let cut = |number: usize| frames.len() * number / workers;
-        let shares = (0..workers).map(|number| cut(number)..cut(number + 1)).collect();
-        Self { frames, shares: Mutex::new(shares) }
-    }
-
-    fn next(&self, worker: usize) -> Option<Range<usize>> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if shares[worker].is_empty() {
-            let busiest = (0..shares.len()).max_by_key(|number| shares[*number].len())?;
-            let share = shares[busiest].clone();
-            let middle = share.start + share.len() / 2;
-            shares[busiest] = share.start..middle;
-            shares[worker] = middle..share.end;
-        }
-        let frame = shares[worker].next()?;
-        Some(self.frames[frame].clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_frame_is_given_out_once_however_uneven_the_workers_are() {
-        let queue = FrameQueue::new((0..100).map(|number| number..number + 1).collect(), 3);
-
-        let mut taken: Vec<_> =
-            (0..40).filter_map(|_| queue.next(2)).map(|range| range.start).collect();
-        while let Some(range) = queue.next(0) {
-            taken.push(range.start);
-        }
-
-        taken.sort_unstable();
-        assert_eq!(taken, (0..100).collect::<Vec<_>>());
-        assert_eq!(queue.next(1), None);
-    }
 }

@@ -1,5 +1,6 @@
 //! Points in memory, made by hand, and what becomes of them in a real directory.
 
+mod ahead;
 mod conflicts;
 mod damage;
 mod hostile;
@@ -12,8 +13,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
-use crate::chunks::{ChunkReader, ChunkSource, Frame, Placement};
+use crate::chunks::{ChunkReader, ChunkSource, Expectation, Frame, Placement};
 use crate::clock::Timestamp;
 use crate::entry::{EntryPath, FileTime, Metadata, Run as DataRun};
 use crate::error::{Error, Result};
@@ -30,6 +32,9 @@ const FRAME_CHUNKS: usize = 4;
 /// Length of the chunks that content is cut into.
 const CHUNK_LENGTH: usize = 1000;
 
+/// Frames that were announced, and whether somebody still wants them.
+type Announced = (Vec<(u64, u32)>, Weak<()>);
+
 /// Chunks in memory, laid out like a pool. Frames are read one at a time, and each reading is counted.
 #[derive(Default)]
 struct MemoryChunks {
@@ -43,6 +48,7 @@ struct MemoryChunks {
     lost: HashSet<ChunkId>,
     frames_read: AtomicU64,
     fetched: AtomicU64,
+    expected: Mutex<Vec<Announced>>,
 }
 
 impl MemoryChunks {
@@ -79,6 +85,14 @@ impl MemoryChunks {
 impl ChunkSource for MemoryChunks {
     fn reader(&self) -> Result<Box<dyn ChunkReader + '_>> {
         Ok(Box::new(MemoryReader { chunks: self, frame: Vec::new(), damaged: Vec::new() }))
+    }
+
+    fn expect(&self, frames: &[(u64, u32)], _readers: usize) -> Option<Expectation> {
+        let hold = Arc::new(());
+        self.expected.lock().unwrap().push((frames.to_vec(), Arc::downgrade(&hold)));
+        // Two frames come together.
+        let stretches = frames.chunks(2).map(<[_]>::len).collect();
+        Some(Expectation { stretches, hold: Box::new(hold) })
     }
 }
 
