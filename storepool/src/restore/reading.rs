@@ -16,7 +16,7 @@ pub(super) struct Reading {
     // How many frames belong together, if the source says so.
     stretches: Option<Vec<usize>>,
     // Keeps what the source holds for them.
-    _hold: Option<Box<dyn Any + Send + Sync>>,
+    hold: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 impl Reading {
@@ -32,7 +32,7 @@ impl Reading {
             Some(expected) => (Some(expected.stretches), Some(expected.hold)),
             None => (None, None),
         };
-        Self { frames, stretches, _hold: hold }
+        Self { frames, stretches, hold: Mutex::new(hold) }
     }
 }
 
@@ -88,6 +88,11 @@ impl FrameQueue {
         Self { reading, shares: Mutex::new(Shares { fresh, own: vec![0..0; workers] }) }
     }
 
+    /// Lets go of what the source holds, and of whoever waits for it.
+    pub(super) fn give_up(&self) {
+        drop(self.reading.hold.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Returns the pieces in `order` of the frame that this worker reads next.
     pub(super) fn next(&self, worker: usize) -> Option<Range<usize>> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +119,7 @@ mod tests {
 
     fn reading(frames: usize, stretches: Option<Vec<usize>>) -> Reading {
         let frames = (0..frames).map(|number| number..number + 1).collect();
-        Reading { frames, stretches, _hold: None }
+        Reading { frames, stretches, hold: Mutex::default() }
     }
 
     fn starts(queue: &FrameQueue, worker: usize, most: usize) -> Vec<usize> {

@@ -3,13 +3,17 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::Scope;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::chunks::{ChunkReader, ChunkSource};
 use crate::error::{Error, Result};
 use crate::restore::desk::Desk;
 use crate::restore::run::Run;
+
+/// How often it is looked whether a restore is to end whose threads may all be waiting for a source far away.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// One thread's means.
 pub(super) struct Worker<'a> {
@@ -23,10 +27,14 @@ pub(super) struct Worker<'a> {
 pub(super) trait Stage: Send + Sync {
     /// Takes shares and does them. An error ends the restore.
     fn work(&self, worker: &mut Worker<'_>) -> Result<()>;
+
+    /// Lets go of those who wait for something, because the restore is to end. May be called again and again.
+    fn give_up(&self) {}
 }
 
 /// The workers.
 pub(super) struct Crew<'a> {
+    run: &'a Run<'a>,
     jobs: Vec<Sender<Arc<dyn Stage + 'a>>>,
     answers: Receiver<Result<()>>,
 }
@@ -46,7 +54,7 @@ impl<'a> Crew<'a> {
             scope.spawn(move || serve(number, run, source, &jobs, &answer));
             sender
         };
-        Self { jobs: (0..count).map(start).collect(), answers }
+        Self { run, jobs: (0..count).map(start).collect(), answers }
     }
 
     /// Returns how many there are.
@@ -57,12 +65,19 @@ impl<'a> Crew<'a> {
     /// Has all workers do the stage; returns when all are done, with the first error.
     pub(super) fn perform(&self, stage: Arc<dyn Stage + 'a>) -> Result<()> {
         let begun = self.jobs.iter().filter(|jobs| jobs.send(stage.clone()).is_ok()).count();
-        drop(stage);
         let lost = || Error::WorkerPanicked { stage: "restoring" };
         let mut result = if begun == self.jobs.len() { Ok(()) } else { Err(lost()) };
-        for _ in 0..begun {
-            let answer = self.answers.recv().unwrap_or_else(|_| Err(lost()));
-            result = result.and(answer);
+        let mut missing = begun;
+        while missing > 0 {
+            match self.answers.recv_timeout(LOOK_AROUND) {
+                Ok(answer) => {
+                    result = result.and(answer);
+                    missing -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) if self.run.check().is_err() => stage.give_up(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return result.and(Err(lost())),
+            }
         }
         result
     }

@@ -133,6 +133,10 @@ impl<'a> WriteStage<'a> {
 }
 
 impl Stage for WriteStage<'_> {
+    fn give_up(&self) {
+        self.frames.give_up();
+    }
+
     fn work(&self, worker: &mut Worker<'_>) -> Result<()> {
         while let Some(pieces) = self.frames.next(worker.number) {
             self.run.check()?;

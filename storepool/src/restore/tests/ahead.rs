@@ -59,20 +59,47 @@ fn a_restore_that_fails_gives_everything_up() {
     point.restore(&places.target, &threads(2)).expect_err("refused");
     assert_eq!(announced(&point), []);
 
-    let cancelled = Cancelled;
     let manifest = point.finish();
-    let (root, target) = (EntryPath::root(), places.outside.join("out"));
-    restore(&point.chunks, &manifest, &root, &target, &threads(2), &cancelled)
-        .expect_err("cancelled");
+    let cancelled = CancelledAfter { chunks: &point.chunks, frames: 0 };
+    let error = restore_cancelled(&point, &manifest, &places, &cancelled);
+    assert!(matches!(error, Error::Interrupted), "{error}");
     announced(&point);
 }
 
-struct Cancelled;
+#[test]
+fn who_waits_for_a_frame_is_let_go_when_the_restore_is_cancelled() {
+    let places = places();
+    let mut point = tree();
+    point.chunks.stuck = true;
 
-impl crate::monitor::Monitor for Cancelled {
+    let manifest = point.finish();
+    let cancelled = CancelledAfter { chunks: &point.chunks, frames: 1 };
+    let error = restore_cancelled(&point, &manifest, &places, &cancelled);
+
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert!((1..=2).contains(&point.chunks.frames_read.load(Ordering::Relaxed)));
+    announced(&point);
+}
+
+fn restore_cancelled(
+    point: &Point,
+    manifest: &Manifest,
+    places: &Places,
+    cancelled: &CancelledAfter<'_>,
+) -> Error {
+    let (root, target) = (EntryPath::root(), places.outside.join("out"));
+    restore(&point.chunks, manifest, &root, &target, &threads(2), cancelled).expect_err("cancelled")
+}
+
+struct CancelledAfter<'a> {
+    chunks: &'a MemoryChunks,
+    frames: u64,
+}
+
+impl crate::monitor::Monitor for CancelledAfter<'_> {
     fn event(&self, _event: crate::monitor::Event) {}
 
     fn cancelled(&self) -> bool {
-        true
+        self.chunks.frames_read.load(Ordering::Relaxed) >= self.frames
     }
 }

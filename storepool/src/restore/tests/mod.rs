@@ -49,6 +49,8 @@ struct MemoryChunks {
     frames_read: AtomicU64,
     fetched: AtomicU64,
     expected: Mutex<Vec<Announced>>,
+    /// No frame comes before nobody wants it any more.
+    stuck: bool,
 }
 
 impl MemoryChunks {
@@ -69,6 +71,11 @@ impl MemoryChunks {
             self.bytes.insert(id, bytes.to_vec());
         }
         ChunkRef { id, length: bytes.len() as u32 }
+    }
+
+    fn is_wanted(&self) -> bool {
+        let expected = self.expected.lock().unwrap();
+        expected.iter().any(|(_, hold)| hold.upgrade().is_some())
     }
 
     fn put(&mut self, kind: ChunkKind, bytes: &[u8]) -> ChunkId {
@@ -130,6 +137,9 @@ impl ChunkReader for MemoryReader<'_> {
 
     fn read_frame(&mut self, pack: u64, frame: u32) -> Result<Frame<'_>> {
         self.chunks.frames_read.fetch_add(1, Ordering::Relaxed);
+        while self.chunks.stuck && self.chunks.is_wanted() {
+            std::thread::yield_now();
+        }
         let ids = &self.chunks.frames[pack as usize * 3 + frame as usize];
         self.frame = ids.iter().flat_map(|id| self.chunks.bytes[id].clone()).collect();
         let unsound =
