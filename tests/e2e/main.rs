@@ -31,6 +31,7 @@ mod memory;
 mod metadata_torture;
 mod mount;
 mod moved_clock;
+mod mysql;
 mod network;
 mod oracle;
 mod outage;

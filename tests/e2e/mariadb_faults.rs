@@ -20,8 +20,8 @@ const RESTORED: u64 = 4;
 /// What the oracle writes to.
 const KEPT: &str = "shop.kept";
 
-/// Waits until the copying program of a run is at work, then holds the run, so that it stays in the middle.
-fn hold_in_the_middle(run: Pid) {
+/// Waits until the program with this option is at work for a run, then holds the run, so that it stays in the middle.
+pub(crate) fn hold_in_the_middle(run: Pid, option: &str) {
     let number = run.as_raw_nonzero();
     let children = || {
         let tasks = std::fs::read_dir(format!("/proc/{number}/task")).into_iter().flatten();
@@ -30,10 +30,10 @@ fn hold_in_the_middle(run: Pid) {
         };
         tasks.flatten().map(of_task).collect::<String>()
     };
-    wait_until("the copy has begun", || {
+    wait_until("the program is at work", || {
         children().split_whitespace().any(|child| {
             let words = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
-            words.is_ok_and(|words| words.contains("--stream=xbstream"))
+            words.is_ok_and(|words| words.contains(option))
         })
     });
     kill_process(run, Signal::STOP).expect("it runs");
@@ -49,7 +49,7 @@ fn scratch(keepwell: &Keepwell) -> Vec<PathBuf> {
         .collect()
 }
 
-fn points(keepwell: &Keepwell) -> Vec<String> {
+pub(crate) fn points(keepwell: &Keepwell) -> Vec<String> {
     let points = keepwell.document(["points"]);
     let points = points["points"].as_array().expect("a list");
     points.iter().map(|point| point["id"].as_str().expect("an id").to_string()).collect()
@@ -84,7 +84,7 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
             let known = points(&keepwell);
             let child = keepwell.start(["--json", "backup", "db"]);
             let run = Pid::from_child(&child);
-            hold_in_the_middle(run);
+            hold_in_the_middle(run, "--stream=xbstream");
             if round % 2 == 0 {
                 server.kill();
                 kill_process(run, Signal::CONT).expect("it still runs");

@@ -1,4 +1,5 @@
-//! `keepwell restore POINT --to DIR --at WHEN` for MariaDB: a data directory that starts, and the binary logs after it ready to be replayed.
+//! `keepwell restore POINT --to DIR --at WHEN` for MariaDB and MySQL: a data directory that starts, or a dump of all databases, and the binary logs after
+//! it ready to be replayed.
 
 use serde::Serialize;
 use storepool::catalog::Point;
@@ -13,6 +14,7 @@ use crate::error::{Attempt, Cause, Error, Outcome};
 use crate::origin::Origin;
 use crate::workload::PointContents;
 use crate::workload::mariadb::MariadbDetail;
+use crate::workload::mariadb::programs::Flavour;
 use crate::workload::mariadb::recovery::{LogPoint, Target, restore};
 
 #[derive(Serialize)]
@@ -67,21 +69,30 @@ pub(super) fn run(
             replay: script.clone(),
         },
     );
-    let (copy, logs) = (base.point.id.short(), counted(restored.logs, "binary log"));
+    let kind = if base.detail.physical { "copy" } else { "dump" };
+    let copy = format!("{kind} {}", base.point.id.short());
+    let logs = counted(restored.logs, "binary log");
     if dry_run {
-        console.note(format!("would restore copy {copy} and {logs} into {}", directory.display()));
+        console.note(format!("would restore {copy} and {logs} into {}", directory.display()));
         return Ok(Outcome::Done);
     }
+    let done = if base.detail.physical { "restored and prepared" } else { "laid out" };
     console.note(format!(
-        "restored and prepared copy {copy} in {}: {} in {}",
+        "{done} {copy} in {}: {} in {}",
         directory.display(),
         size(restored.bytes),
         duration(elapsed)
     ));
-    if let Some(script) = script {
-        console.note(format!(
-            "{logs} lie beside it: start MariaDB on it, reachable by you alone, then run {script} with the options that reach it"
-        ));
+    let server = Flavour::of(&base.detail.version).name();
+    match script {
+        Some(script) if base.detail.physical => console.note(format!(
+            "{logs} lie beside it: start {server} on it, reachable by you alone, then run {script} with the options that reach it"
+        )),
+        Some(script) => console.note(format!(
+            "{logs} lie with it: start an empty {server} {}, reachable by you alone, then run {script} with the options that reach it",
+            base.detail.version
+        )),
+        None => {}
     }
     Ok(Outcome::Done)
 }
@@ -140,12 +151,14 @@ fn choose_base<'s>(
 ) -> Result<&'s Described, Cause> {
     let named = origin.select(text)?.0.point.id;
     let is_latest = text == "latest" || text.starts_with("latest:");
-    let mut newest = series.iter().rev().filter(|one| one.detail.physical);
+    let mut newest = series.iter().rev().filter(|one| one.detail.is_base());
     let found = match target {
         Target::Time(time) if is_latest => newest.find(|one| one.point.finished <= time),
         _ => series.iter().find(|one| one.point.id == named),
     };
     found.ok_or_else(|| {
-        Cause::Usage(format!("no copy in the series of {text} was complete by then"))
+        Cause::Usage(format!(
+            "no copy or dump of the whole server in the series of {text} was complete by then"
+        ))
     })
 }

@@ -1,4 +1,4 @@
-//! `{ mariadb = { ... } }`: a MariaDB server as a data source.
+//! `{ mariadb = { ... } }`: a MariaDB or MySQL server as a data source.
 
 use std::path::PathBuf;
 
@@ -22,6 +22,8 @@ pub(crate) struct MariadbConfig {
     pub(crate) user: Option<String>,
     /// An option file of the server's own programs, for user and password.
     pub(crate) defaults_file: Option<PathBuf>,
+    /// Where the server's own programs are looked for before the usual places.
+    pub(crate) programs: Option<PathBuf>,
     /// A physical copy of the whole server is part of each point.
     pub(crate) physical: bool,
     /// Its binary logs are part of each point.
@@ -38,9 +40,15 @@ impl MariadbConfig {
         let section = source
             .section("mariadb", example)?
             .ok_or_else(|| source.wrong("mariadb", format!("expected {example}")))?;
-        let keys = ["name", "socket", "user", "defaults_file", "physical", "binlog", "dump"];
+        let keys =
+            ["name", "socket", "user", "defaults_file", "programs", "physical", "binlog", "dump"];
         section.only_known(&keys)?;
         let (physical, dump) = DatabasesConfig::read(&section)?;
+        let binlog = section.flag("binlog")?;
+        if binlog && !physical && dump != DatabasesConfig::All {
+            // They are of the whole server: there must be something that they can be replayed onto.
+            return Err(section.wrong("binlog", "needs physical = true or dump = true"));
+        }
         Ok(Self {
             name: section.text("name", "a name for the server")?.map(str::to_string),
             socket: section
@@ -48,8 +56,9 @@ impl MariadbConfig {
                 .unwrap_or_else(|| USUAL_SOCKET.into()),
             user: section.text("user", "the name of a user")?.map(str::to_string),
             defaults_file: section.path("defaults_file", "an option file")?,
+            programs: section.path("programs", "the folder of the server's own programs")?,
             physical,
-            binlog: section.flag("binlog")?,
+            binlog,
             dump,
         })
     }
@@ -67,10 +76,18 @@ impl MariadbConfig {
         if let Some(file) = &self.defaults_file {
             table.insert("defaults_file", file.display().to_string().into());
         }
+        if let Some(folder) = &self.programs {
+            table.insert("programs", folder.display().to_string().into());
+        }
         table.insert("physical", self.physical.into());
         table.insert("binlog", self.binlog.into());
         table.insert("dump", self.dump.shown());
         shown_source("mariadb", table)
+    }
+
+    /// Returns whether its databases are dumped together, as of one moment: binary logs can be replayed onto nothing less.
+    pub(crate) fn dumps_together(&self) -> bool {
+        self.binlog && !self.physical
     }
 
     /// Returns the name of the data source.

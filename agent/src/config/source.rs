@@ -29,7 +29,7 @@ pub(crate) enum SourceConfig {
     AzureTable(AzureTableConfig),
     /// A PostgreSQL cluster.
     Postgres(PostgresConfig),
-    /// A MariaDB server.
+    /// A MariaDB or MySQL server.
     Mariadb(MariadbConfig),
 }
 

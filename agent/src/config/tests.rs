@@ -279,6 +279,11 @@ fn databases_are_sources_and_mistakes_in_them_are_told() {
         ("{ postgres = { physical = false } }", "nothing is left"),
         ("{ postgres = { port = 0 } }", "from 1 to 65535"),
         ("{ mariadb = { physical = false } }", "nothing is left"),
+        (
+            "{ mariadb = { physical = false, dump = [\"shop\"], binlog = true } }",
+            "needs physical = true or dump = true",
+        ),
+        ("{ mariadb = { programs = 1 } }", "the folder of the server's own programs"),
         ("{ mariadb = \"/run\" }", "must be a table"),
     ] {
         let error = sources(text).unwrap_err().to_string();

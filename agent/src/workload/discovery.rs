@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use storepool::filetree::lexically_clean;
 
 use super::WorkloadError;
+use super::mariadb::greeting;
+use super::mariadb::programs::Flavour;
 use super::sqlite::discovery::find;
 use crate::config::{Config, SourceConfig};
 
@@ -38,7 +40,7 @@ pub(crate) enum Protection {
 /// Something that could be protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Discovered {
-    /// Kind of workload that fits.
+    /// Kind of workload that fits; `mysql` for a MySQL server, which is protected by `mariadb`.
     pub(crate) kind: &'static str,
     /// Socket, file or folder.
     pub(crate) place: PathBuf,
@@ -104,6 +106,7 @@ fn databases(config: &Config) -> Vec<Discovered> {
             .map(Protection::By)
             .or_else(|| group_with(config, of_kind).map(Protection::Perhaps));
         let protection = protection.unwrap_or(Protection::Not);
+        let kind = if is_mysql(kind, &place) { "mysql" } else { kind };
         Discovered { kind, place, bytes: None, protection }
     };
     found.into_iter().map(discovered).collect()
@@ -124,6 +127,12 @@ fn is_reached_by(source: &SourceConfig, socket: &Path) -> bool {
         SourceConfig::Mariadb(mariadb) => same(&mariadb.socket, socket),
         _ => false,
     }
+}
+
+// Both listen under the same names. What does not answer may be either.
+fn is_mysql(kind: &str, socket: &Path) -> bool {
+    let is_it = |version: String| Flavour::of(&version) == Flavour::Mysql;
+    kind == "mariadb" && greeting::version(socket).is_some_and(is_it)
 }
 
 fn kind_of_socket(path: &Path) -> Option<&'static str> {

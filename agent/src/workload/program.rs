@@ -21,7 +21,8 @@ use crate::last_words::LastWords;
 const COMPLAINT_KEPT: usize = 4096;
 /// What a program may answer to a question, such as its version.
 const ANSWER_MOST: u64 = 64 << 10;
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for, whatever the agent's own environment says.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How soon the end of a program is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

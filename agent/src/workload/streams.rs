@@ -39,6 +39,28 @@ impl OpenStream {
     pub(crate) fn ended_by(self, stop: impl Fn() + Send + 'static) -> Self {
         Self { stop: Some(Box::new(stop)), ..self }
     }
+
+    /// Keeps its first `most` bytes for whoever asks when it was read.
+    pub(crate) fn beginning_in(self, kept: Arc<Mutex<Vec<u8>>>, most: usize) -> Self {
+        Self { reader: Box::new(Beginning { reader: self.reader, kept, most }), ..self }
+    }
+}
+
+// Keeps the beginning of what is read.
+struct Beginning {
+    reader: Box<dyn Read + Send>,
+    kept: Arc<Mutex<Vec<u8>>>,
+    most: usize,
+}
+
+impl Read for Beginning {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.most.saturating_sub(kept.len()).min(length);
+        kept.extend(&buffer[..room]);
+        Ok(length)
+    }
 }
 
 /// The stream that was opened last, for who gives up reading it: the reading thread may wait for a program or a server that never says anything again.

@@ -107,12 +107,12 @@ impl Mariadb {
 
     /// Returns the way to it for somebody who goes on asking while it is killed.
     pub(crate) fn door(&self) -> Door {
-        Door { options: self.options() }
+        Door::by(self.options())
     }
 
     /// Runs SQL and returns the answer.
     pub(crate) fn sql(&self, text: &str) -> String {
-        expect_well(text, self.door().client(text))
+        self.door().sql(text)
     }
 
     /// Returns the data directory.
@@ -154,6 +154,16 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// Returns the way that an option file tells.
+    pub(super) fn by(options: PathBuf) -> Self {
+        Self { options }
+    }
+
+    /// Runs SQL and returns the answer; fails if there is none.
+    pub(crate) fn sql(&self, text: &str) -> String {
+        expect_well(text, self.client(text))
+    }
+
     /// Returns the answer to SQL, or `None` if the server gives none.
     pub(crate) fn answer(&self, text: &str) -> Option<String> {
         let output = self.client(text);

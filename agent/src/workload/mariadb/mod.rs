@@ -1,9 +1,14 @@
-//! MariaDB: a physical copy of the whole server by `mariadb-backup`, its binary logs, and dumps of single databases.
+//! MariaDB: a physical copy of the whole server by `mariadb-backup`, its binary logs, and dumps of databases. MySQL: the same without the copy, which
+//! that program cannot make.
 //!
 //! The copy is stored as the stream that the program makes, without a copy on disk in between; it counts only if the program ended with 0 *and* said that it
 //! completed. It becomes a data directory when it is restored ([`recovery`]).
 
+mod dumps;
+pub(crate) mod greeting;
+pub(crate) mod programs;
 pub(crate) mod recovery;
+mod replay;
 pub(crate) mod trial;
 
 use std::collections::BTreeMap;
@@ -17,6 +22,9 @@ use serde::{Deserialize, Serialize};
 use storepool::clock::{Clock, SystemClock};
 use storepool::monitor::{Monitor, SilentMonitor};
 use storepool::source::DataSource;
+
+use dumps::{Dumps, TOGETHER};
+use programs::Flavour;
 
 use super::dumps::DumpDetail;
 use super::program::Program;
@@ -49,14 +57,24 @@ pub(crate) struct MariadbDetail {
     pub(crate) version: String,
     /// Whether there is a physical copy.
     pub(crate) physical: bool,
-    /// Where in the binary log the physical copy stands; `None` if there is no log.
+    /// Where in the binary log the physical copy, or the dump of all databases together, stands; `None` if there is no log.
     pub(crate) position: Option<LogPosition>,
+    /// Whether there is a dump of all databases together, as of one moment. Older points have none.
+    #[serde(default)]
+    pub(crate) together: bool,
     /// Binary logs in the point, oldest first; none of them is written to any more.
     pub(crate) logs: Vec<String>,
     /// What was committed until then is in them; nanoseconds since 1970.
     pub(crate) logs_until: Option<i64>,
-    /// Dumps.
+    /// Dumps of single databases.
     pub(crate) dumps: Vec<DumpDetail>,
+}
+
+impl MariadbDetail {
+    /// Returns whether the whole server can be brought back from this point, and binary logs be replayed onto that.
+    pub(crate) fn is_base(&self) -> bool {
+        self.physical || self.together
+    }
 }
 
 /// A place in the binary log.
@@ -83,7 +101,7 @@ impl Mariadb {
         question: &str,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<String>>, WorkloadError> {
-        let mut command = client(&self.config, "mariadb");
+        let mut command = programs::client(&self.config);
         command.extend(["-NBe", question].map(String::from));
         let program = Program { command, user: None, variables: Vec::new() };
         let hint = "does the server run, and may the user of defaults_file do so? See docs/workloads/mariadb.md";
@@ -100,8 +118,10 @@ impl Mariadb {
         })
     }
 
+    // Databases that are dumped one by one.
     fn databases(&self, monitor: &dyn Monitor) -> Result<Vec<String>, WorkloadError> {
         match &self.config.dump {
+            _ if self.config.dumps_together() => Ok(Vec::new()),
             DatabasesConfig::None => Ok(Vec::new()),
             DatabasesConfig::Named(names) => Ok(names.clone()),
             DatabasesConfig::All => {
@@ -110,6 +130,32 @@ impl Mariadb {
                 Ok(self.ask(all, monitor)?.into_iter().flatten().collect())
             }
         }
+    }
+
+    // Said before anything begins, instead of by a program in the middle.
+    fn must_be_possible(&self, version: &str) -> Result<(), WorkloadError> {
+        if !self.config.physical || Flavour::of(version) == Flavour::Mariadb {
+            return Ok(());
+        }
+        let name = self.config.name();
+        let message = format!("{name} is MySQL {version}, and mariadb-backup copies MariaDB only");
+        let hint = "set physical = false and dump = true: its databases are dumped then, with binlog = true all together and with the binary logs";
+        Err(WorkloadError::failed(message).hint(hint))
+    }
+
+    // The program that dumps, if there is anything to dump.
+    fn dumper(&self, version: &str, has_log: bool) -> Result<Vec<String>, WorkloadError> {
+        match self.config.dump {
+            DatabasesConfig::None => Ok(Vec::new()),
+            _ => programs::dumper(&self.config, version, has_log),
+        }
+    }
+
+    fn look(&self) -> Result<String, WorkloadError> {
+        let version = self.one("SELECT @@version", &SilentMonitor)?;
+        self.must_be_possible(&version)?;
+        self.dumper(&version, false)?;
+        Ok(version)
     }
 
     // Ends the log that is written to, and returns the folder of the logs and those that are complete.
@@ -137,20 +183,6 @@ impl Mariadb {
     }
 }
 
-// One of the server's own programs, told where the server is. Passwords stand in the option file only.
-fn client(config: &MariadbConfig, program: &str) -> Vec<String> {
-    let mut command = vec![program.to_string()];
-    if let Some(file) = &config.defaults_file {
-        // Must come first, or the files of the system are read too.
-        command.push(format!("--defaults-file={}", file.display()));
-    }
-    command.push(format!("--socket={}", config.socket.display()));
-    if let Some(user) = &config.user {
-        command.push(format!("--user={user}"));
-    }
-    command
-}
-
 impl Workload for Mariadb {
     fn name(&self) -> String {
         self.config.name()
@@ -158,8 +190,11 @@ impl Workload for Mariadb {
 
     fn check(&self) -> Vec<Finding> {
         let what = format!("source {}", self.config.name());
-        match self.one("SELECT @@version", &SilentMonitor) {
-            Ok(version) => vec![Finding::good(what, format!("MariaDB {version} answers"))],
+        match self.look() {
+            Ok(version) => {
+                let name = Flavour::of(&version).name();
+                vec![Finding::good(what, format!("{name} {version} answers"))]
+            }
             Err(error) => {
                 let reason = match &error.cause {
                     Some(cause) => format!("{error}: {cause}"),
@@ -176,12 +211,14 @@ impl Workload for Mariadb {
     ) -> Result<Box<dyn Prepared + 'a>, Cause> {
         let monitor = surroundings.monitor;
         let version = self.one("SELECT @@version", monitor)?;
+        self.must_be_possible(&version)?;
+        let has_log = self.one("SELECT @@log_bin", monitor)? == "1";
+        let dumper = self.dumper(&version, has_log)?;
         let dumps: Vec<DumpDetail> = self
             .databases(monitor)?
             .into_iter()
             .map(|database| DumpDetail::of(database, ".sql"))
             .collect();
-        let has_log = self.one("SELECT @@log_bin", monitor)? == "1";
         let until = SystemClock::new().now();
         let (folder, logs) = match surroundings.dry_run {
             true => Default::default(),
@@ -193,11 +230,15 @@ impl Workload for Mariadb {
         if self.config.physical {
             names.push(COPY.to_string());
         }
+        if self.config.dumps_together() {
+            names.push(TOGETHER.to_string());
+        }
         let detail = MariadbDetail {
             format: DETAIL_FORMAT,
             version,
             physical: self.config.physical,
             position: None,
+            together: self.config.dumps_together(),
             logs_until: (!logs.is_empty()).then_some(until.0),
             logs,
             dumps,
@@ -206,10 +247,12 @@ impl Workload for Mariadb {
             true => Some(self.copy(&scratch.0, &self.one("SELECT @@datadir", monitor)?)),
             false => None,
         };
-        let (config, dumps) = (self.config.clone(), detail.dumps.clone());
-        let opener = move |name: &str| open(&config, copy.as_ref(), &folder, &dumps, has_log, name);
+        let dumps = Dumps::new(dumper, detail.dumps.clone());
+        let streams = Arc::new(Streams { copy, folder, dumps });
+        let opened = streams.clone();
+        let opener = move |name: &str| opened.open(name);
         let place = scratch.0.clone();
-        let finisher = move || finish(detail.clone(), has_log, &place);
+        let finisher = move || finish(detail.clone(), has_log, &streams.dumps, &place);
         let tree = StreamTree {
             workload: WORKLOAD,
             label: self.name(),
@@ -226,7 +269,7 @@ impl Workload for Mariadb {
 
 impl Mariadb {
     fn copy(&self, scratch: &Path, data: &str) -> Program {
-        let mut command = client(&self.config, "mariadb-backup");
+        let mut command = programs::copier(&self.config);
         command.extend(["--backup", "--stream=xbstream"].map(String::from));
         command.push(format!("--datadir={data}"));
         command.push(format!("--target-dir={}", scratch.join("target").display()));
@@ -236,47 +279,45 @@ impl Mariadb {
     }
 }
 
-fn open(
-    config: &MariadbConfig,
-    copy: Option<&Program>,
-    folder: &Path,
-    dumps: &[DumpDetail],
-    has_log: bool,
-    name: &str,
-) -> Result<OpenStream, WorkloadError> {
-    if name == COPY
-        && let Some(copy) = copy
-    {
-        return Ok(copy.stream()?.saying(COMPLETED).into());
+// What a point is made of.
+struct Streams {
+    copy: Option<Program>,
+    // Of the binary logs.
+    folder: PathBuf,
+    dumps: Dumps,
+}
+
+impl Streams {
+    fn open(&self, name: &str) -> Result<OpenStream, WorkloadError> {
+        if name == COPY
+            && let Some(copy) = &self.copy
+        {
+            return Ok(copy.stream()?.saying(COMPLETED).into());
+        }
+        if let Some(log) = name.strip_prefix(LOGS).and_then(|rest| rest.strip_prefix('/')) {
+            let path = self.folder.join(log);
+            let file = File::open(&path).map_err(|cause| {
+                WorkloadError::failed(format!("cannot open the binary log {}", path.display()))
+                    .because(cause)
+            })?;
+            return Ok(OpenStream::of(file));
+        }
+        let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the server"));
+        self.dumps.open(name).unwrap_or_else(|| Err(missing()))
     }
-    if let Some(log) = name.strip_prefix(LOGS).and_then(|rest| rest.strip_prefix('/')) {
-        let path = folder.join(log);
-        let file = File::open(&path).map_err(|cause| {
-            WorkloadError::failed(format!("cannot open the binary log {}", path.display()))
-                .because(cause)
-        })?;
-        return Ok(OpenStream::of(file));
-    }
-    let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the server"));
-    let dump = dumps.iter().find(|dump| dump.file == name).ok_or_else(missing)?;
-    let mut command = client(config, "mariadb-dump");
-    let words = ["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"];
-    command.extend(words.map(String::from));
-    if has_log {
-        // As a comment: where in the binary log the dump stands.
-        command.push("--master-data=2".to_string());
-    }
-    // After this a name is never taken for an option.
-    command.extend(["--".to_string(), dump.database.clone()]);
-    let program = Program { command, user: None, variables: Vec::new() };
-    Ok(program.stream()?.into())
 }
 
 fn finish(
     mut detail: MariadbDetail,
     has_log: bool,
+    dumps: &Dumps,
     scratch: &Path,
 ) -> Result<String, WorkloadError> {
+    if detail.together {
+        let unknown = "the dump does not say where in the binary log it stands";
+        let position = dumps.position().ok_or_else(|| WorkloadError::failed(unknown))?;
+        detail.position = Some(position);
+    }
     if detail.physical && has_log {
         let path = scratch.join("xtrabackup_info");
         let failed = |why: &str| {

@@ -1,7 +1,7 @@
-//! A physical copy made into a data directory that starts, and the binary logs after it made ready to be replayed.
+//! A physical copy made into a data directory that starts, or a dump of all databases, and the binary logs after it made ready to be replayed.
 //!
 //! The copy is unpacked by `mbstream` and prepared by `mariadb-backup`. Binary logs are put beside the directory, with a script that replays them into
-//! the restored server: only that server can, and whoever starts it knows how it is reached.
+//! the restored server; a dump and the logs after it are put into one folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,9 @@ use storepool::clock::Timestamp;
 use storepool::entry::EntryPath;
 use storepool::monitor::Monitor;
 
-use super::{COMPLETED, COPY, LOGS, LogPosition, MariadbDetail};
+use super::dumps::TOGETHER;
+use super::replay::Replay;
+use super::{COMPLETED, COPY, LOGS, MariadbDetail};
 use crate::accounts;
 use crate::console::units::to_jiff;
 use crate::error::Cause;
@@ -23,7 +25,7 @@ use crate::workload::{PointContents, WorkloadError};
 /// How far a server is brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// To the end of the physical copy.
+    /// To the end of the physical copy, or of the dump of all databases.
     Base,
     /// To the end of the binary logs.
     Latest,
@@ -34,11 +36,11 @@ pub(crate) enum Target {
 /// What was made.
 #[derive(Debug)]
 pub(crate) struct RestoredServer {
-    /// Bytes of the stream.
+    /// Bytes of the copy or the dump.
     pub(crate) bytes: u64,
-    /// The script that replays the binary logs, if there are any to be replayed.
+    /// The script that loads the dump and replays the binary logs, if there is anything of the kind.
     pub(crate) script: Option<PathBuf>,
-    /// Binary logs beside the directory.
+    /// Binary logs beside the directory, or with the dump.
     pub(crate) logs: u64,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct LogPoint<'a> {
     pub(crate) detail: MariadbDetail,
 }
 
-/// Makes a data directory out of `point`. `logs` are all points of the series.
+/// Makes a data directory out of the copy in `point`, or a folder with the dump that is in it instead. `logs` are all points of the series.
 ///
 /// # Errors
 /// The target cannot be reached, or the folder is not empty: then nothing was written.
@@ -62,50 +64,82 @@ pub(crate) fn restore(
     target: Target,
     dry_run: bool,
 ) -> Result<RestoredServer, Cause> {
-    if !detail.physical {
-        return Err(WorkloadError::failed("the point has no physical copy of the server")
-            .hint("its dumps are files: \"keepwell dump\" writes one to stdout")
-            .into());
+    if !detail.is_base() {
+        return Err(WorkloadError::failed(
+            "the point has neither a copy of the server nor a dump of all its databases together",
+        )
+        .hint("its dumps are files: \"keepwell dump\" writes one to stdout")
+        .into());
     }
     let chosen = choose(detail, logs, target)?;
-    let beside = beside(directory);
+    let folder = match detail.physical {
+        true => beside(directory),
+        false => directory.to_path_buf(),
+    };
     must_be_free(directory)?;
     if !chosen.is_empty() {
-        must_be_free(&beside)?;
+        must_be_free(&folder)?;
     }
     let mut restored = RestoredServer { bytes: 0, script: None, logs: chosen.len() as u64 };
     if dry_run {
         return Ok(restored);
     }
+    restored.bytes = match detail.physical {
+        true => copy(point, directory)?,
+        false => dump(point, directory)?,
+    };
+    if !(chosen.is_empty() && detail.physical) {
+        make_folder(&folder)?;
+        restored.script = Some(lay_out(&chosen, detail, &folder, target)?);
+        settle(&folder)?;
+    }
+    settle(directory)?;
+    Ok(restored)
+}
+
+// Returns the bytes of the copy that is a data directory now.
+fn copy(point: &PointContents<'_>, directory: &Path) -> Result<u64, Cause> {
     let owner = owner(directory);
     make_folder(directory)?;
     let path = entry(COPY)?;
     let unpack = program(&["mbstream", "-x", "-C"], directory);
+    let mut bytes = 0;
     unpack.feed(point.monitor, |input| {
-        restored.bytes = point.copy(&path, input)?;
+        bytes = point.copy(&path, input)?;
         Ok(())
     })?;
     prepare(directory, point.monitor)?;
     if let Some((user, group)) = owner {
         give_all(directory, user, group)?;
     }
-    if let (Some(position), false) = (&detail.position, chosen.is_empty()) {
-        make_folder(&beside)?;
-        for (log, source) in &chosen {
-            let path = entry(&format!("{LOGS}/{log}"))?;
-            let mut file = create(&beside.join(log), 0o600)?;
-            source.contents.copy(&path, &mut file)?;
-        }
-        let names: Vec<&str> = chosen.keys().map(String::as_str).collect();
-        let script = beside.join("replay");
-        let mut file = create(&script, 0o700)?;
-        let text = script_of(position, &names, target);
-        file.write_all(text.as_bytes()).map_err(failed("write", &script))?;
-        restored.script = Some(script);
-        settle(&beside)?;
+    Ok(bytes)
+}
+
+// Returns the bytes of the dump.
+fn dump(point: &PointContents<'_>, directory: &Path) -> Result<u64, Cause> {
+    make_folder(directory)?;
+    let mut file = create(&directory.join(TOGETHER), 0o600)?;
+    point.copy(&entry(TOGETHER)?, &mut file)
+}
+
+// The logs, and the script that has them replayed; returns its path.
+fn lay_out(
+    chosen: &BTreeMap<String, &LogPoint<'_>>,
+    detail: &MariadbDetail,
+    folder: &Path,
+    target: Target,
+) -> Result<PathBuf, Cause> {
+    for (log, source) in chosen {
+        let path = entry(&format!("{LOGS}/{log}"))?;
+        let mut file = create(&folder.join(log), 0o600)?;
+        source.contents.copy(&path, &mut file)?;
     }
-    settle(directory)?;
-    Ok(restored)
+    let logs: Vec<&str> = chosen.keys().map(String::as_str).collect();
+    let script = folder.join("replay");
+    let mut file = create(&script, 0o700)?;
+    let text = Replay { detail, logs: &logs, target }.script();
+    file.write_all(text.as_bytes()).map_err(failed("write", &script))?;
+    Ok(script)
 }
 
 // The logs from the position on, each with a point that has it.
@@ -171,30 +205,6 @@ fn following(log: &str) -> Option<String> {
     let (stem, number) = log.rsplit_once('.')?;
     let next = number.parse::<u64>().ok()? + 1;
     Some(format!("{stem}.{next:0width$}", width = number.len()))
-}
-
-fn script_of(position: &LogPosition, logs: &[&str], target: Target) -> String {
-    let until = match target {
-        Target::Time(time) => {
-            let moment = to_jiff(time).strftime("%Y-%m-%d %H:%M:%S").to_string();
-            format!(" --stop-datetime='{moment}'")
-        }
-        Target::Base | Target::Latest => String::new(),
-    };
-    let logs = logs.join(" ");
-    format!(
-        "#!/bin/sh\n\
-         # Replays what was committed after the copy. Start the restored server first, reachable by you alone, then run this\n\
-         # with the options that mariadb needs to reach it, such as --socket=/run/restored.sock. Run it once.\n\
-         set -eu\n\
-         cd \"$(dirname \"$0\")\"\n\
-         # Times are meant in UTC.\n\
-         TZ=UTC mariadb-binlog --no-defaults --start-position={}{until} {logs} > replay.sql\n\
-         mariadb \"$@\" --binary-mode < replay.sql\n\
-         rm replay.sql\n\
-         echo replayed\n",
-        position.offset
-    )
 }
 
 /// Returns the folder beside a data directory: a folder in it would be taken for a database.
@@ -296,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_are_counted_on_and_the_script_names_place_and_time() {
+    fn logs_are_counted_on_and_lead_nowhere_else() {
         assert_eq!(following("bin.000009"), Some("bin.000010".to_string()));
         assert_eq!(following("a.b.999999"), Some("a.b.1000000".to_string()));
         assert_eq!(following("bin"), None);
@@ -304,14 +314,5 @@ mod tests {
         for wrong in ["", "../x", "/x", "-x", "a b", "x;rm", ".x"] {
             assert!(!is_plain(wrong), "{wrong}");
         }
-        let position = LogPosition { file: "bin.000002".to_string(), offset: 342 };
-        let time = Target::Time(Timestamp(1_701_388_800_000_000_000));
-        let script = script_of(&position, &["bin.000002", "bin.000003"], time);
-        assert!(
-            script.contains(
-                "--start-position=342 --stop-datetime='2023-12-01 00:00:00' bin.000002 bin.000003 >"
-            ),
-            "{script}"
-        );
     }
 }
