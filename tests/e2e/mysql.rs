@@ -258,12 +258,30 @@ fn a_physical_copy_of_mysql_is_refused_before_anything_is_copied() {
 }
 
 #[test]
+fn a_dump_of_mysql_by_mariadbs_program_is_refused_before_anything_is_dumped() {
+    let keepwell = Keepwell::new();
+    let server = Mysql::start();
+    server.sql(SHOP);
+    // Then the program of this name is the one of Debian's package of MariaDB.
+    let own = Mysql::programs();
+    let source = server.source(", physical = false, dump = true").replace(text(&own), "/nowhere");
+    with_group(&keepwell, &source);
+
+    let ran = keepwell.run(["backup", "db"]);
+
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("is dumped by its own mysqldump only"), "{ran:?}");
+    assert!(ran.stderr.contains("hint: install MySQL's own client programs"), "{ran:?}");
+    assert!(points(&keepwell).is_empty());
+}
+
+#[test]
 fn a_dump_of_mysql_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_whole() {
     let keepwell = Keepwell::new();
     let mut server = Mysql::start();
     server.sql(SHOP);
     // More than what pipes and buffers hold, so that the program is in the middle for certain.
-    server.sql("use shop; create table bulk (t longblob) engine=innodb; insert into bulk values (repeat(md5(1), 10000))");
+    server.sql("use shop; create table bulk (t longblob) engine=innodb; insert into bulk values (repeat(sha2('k', 256), 5000))");
     for _ in 0..6 {
         server.sql("insert into shop.bulk select t from shop.bulk");
     }
