@@ -10,7 +10,7 @@ use storepool::filetree::OwnerNames;
 use storepool::manifest::{Owners, ProblemKind};
 use storepool::source::{
     DataSource, Listing, PlainStream, SourceDetail, SourceDirectory, SourceEntry, SourceError,
-    SourceFile, SourceKind, SourceStat, SourceStream,
+    SourceFile, SourceKind, SourceStat, SourceStream, Texture,
 };
 
 use super::WorkloadError;
@@ -42,24 +42,24 @@ impl OpenStream {
 
     /// Keeps its first `most` bytes for whoever asks when it was read.
     pub(crate) fn beginning_in(self, kept: Arc<Mutex<Vec<u8>>>, most: usize) -> Self {
-        Self { reader: Box::new(Beginning { reader: self.reader, kept, most }), ..self }
+        Self { stream: Box::new(Beginning { stream: self.stream, kept, most }), ..self }
     }
 }
 
 // Keeps the beginning of what is read.
 struct Beginning {
-    reader: Box<dyn Read + Send>,
+    stream: Box<dyn SourceStream>,
     kept: Arc<Mutex<Vec<u8>>>,
     most: usize,
 }
 
-impl Read for Beginning {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.reader.read(buffer)?;
+impl SourceStream for Beginning {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Texture)> {
+        let (length, texture) = self.stream.read(buffer)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.most.saturating_sub(kept.len()).min(length);
         kept.extend(&buffer[..room]);
-        Ok(length)
+        Ok((length, texture))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::slice;
 
+use storepool::monitor::SilentMonitor;
+
 use crate::config::MariadbConfig;
 use crate::workload::WorkloadError;
 use crate::workload::program::{PATH, Program};
@@ -95,7 +97,7 @@ fn mysql_dumper(
     let command = vec![own.clone(), "--version".to_string()];
     let asked = Program { command, user: None, variables: Vec::new() };
     // Under this name there may be MariaDB's program, or none.
-    if let Ok(told) = asked.answer()
+    if let Ok(told) = asked.answer(&SilentMonitor)
         && Flavour::of(&told) == Flavour::Mysql
         && let Some(numbers) = program_numbers(&told)
     {
