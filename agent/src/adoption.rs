@@ -147,8 +147,15 @@ impl Adoption<'_> {
             if key.keys.realm() != self.realm.id() {
                 return Err(Cause::ConfigurationInTheWay { path: files.key() });
             }
-            if key.instance == snapshot.owner() && files.anchor().exists() {
-                return Ok(snapshot);
+            if key.instance == snapshot.owner()
+                && let Ok(Some(mut anchor)) = Anchor::load(&files.anchor(), self.realm.keys())
+            {
+                match self.engine.run(self.realm.reconcile(&mut anchor, &snapshot)) {
+                    Ok(()) => return Ok(snapshot),
+                    // A copy of this machine went on in its name: this one gets a name of its own.
+                    Err(cloudsync::Error::Twin { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         let (engine, realm) = (self.engine, self.realm);

@@ -391,9 +391,8 @@ impl OwnVault {
 
     /// Returns the newest state of this server in the vault.
     pub(crate) fn state(&mut self, engine: &Engine) -> Result<Snapshot, Cause> {
-        let snapshot = engine.run(cloudsync::sync::load_state(&self.realm, &self.ledger))?;
-        engine.run(self.realm.reconcile(&mut self.anchor, &snapshot))?;
-        Ok(snapshot)
+        let load = cloudsync::sync::load_to_write(&self.realm, &self.ledger, &mut self.anchor);
+        Ok(engine.run(load)?)
     }
 }
 

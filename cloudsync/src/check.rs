@@ -6,6 +6,7 @@
 //! called safe that was not looked at. Nothing is changed.
 
 mod content;
+mod history;
 mod trees;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -17,13 +18,11 @@ use storepool::monitor::{Event, Monitor};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::crypto::container::{self, object_limit};
+use crate::check::history::View;
+use crate::crypto::container::object_limit;
 use crate::crypto::slot::SLOT_LENGTH;
 use crate::error::{Error, Result, StoreFault};
-use crate::layout::{
-    COMMITS_PER_BLOCK, Generation, ObjectHash, ObjectKind, ObjectName, commit_block_prefix,
-    content_prefixes,
-};
+use crate::layout::{Generation, ObjectHash, ObjectKind, ObjectName, content_prefixes};
 use crate::ledger::Ledger;
 use crate::sync::is_gap;
 use crate::vault::chain::Realm;
@@ -67,6 +66,8 @@ pub struct CheckReport {
     pub generation: Generation,
     /// Commits that were read.
     pub commits_read: u64,
+    /// Commits that cannot be read any more and that nobody needs, because a later checkpoint says what they said.
+    pub commits_needless: u64,
     /// Live objects, all in all; each was looked for.
     pub objects: u64,
     /// Live packs.
@@ -137,10 +138,11 @@ pub async fn check(
 ) -> Result<(CheckReport, Snapshot)> {
     let mut report = CheckReport::default();
     monitor.event(Event::Stage("checking the history"));
-    let state = load(realm, known, &mut report).await?;
-    report.generation = state.generation();
+    let view = View::load(realm, known, &mut report).await?;
+    report.generation = view.state.generation();
     let all = options.reads_everything();
-    check_chain(realm, &state, all, &mut report).await?;
+    view.check_chain(realm, all, &mut report).await?;
+    let View { state, hidden, .. } = view;
     check_slots(realm, &state, &mut report).await?;
 
     monitor.event(Event::Stage("looking for objects"));
@@ -158,7 +160,7 @@ pub async fn check(
             .collect();
         content::read(realm, share, &mut wrong, &mut report, &*monitor).await?;
     }
-    let mut affected = HashSet::new();
+    let mut affected = hidden;
     // Forgotten points can be had back, and so are spoken of.
     for point in state.points_and_forgotten() {
         if wrong.iter().any(|ordinal| {
@@ -220,95 +222,6 @@ fn is_in_share(hash: ObjectHash, percent: f64, now: Timestamp) -> bool {
     let first = hash.0[..4].iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte));
     let place = f64::from(first) / (f64::from(u32::MAX) + 1.0);
     (place - start).rem_euclid(1.0) < share
-}
-
-async fn load(
-    realm: &Realm,
-    known: Option<Snapshot>,
-    report: &mut CheckReport,
-) -> Result<Snapshot> {
-    match (realm.load_readable().await, known) {
-        (Ok((state, None)), _) => Ok(state),
-        (Ok((state, Some(damage))), known) => {
-            report.add("commit", damage_object(&damage), None, &damage);
-            // What this installation has seen goes further.
-            Ok(known.filter(|known| known.generation() > state.generation()).unwrap_or(state))
-        }
-        (Err(damage), Some(known)) if damage.is_damage() => {
-            report.add("commit", damage_object(&damage), None, &damage);
-            Ok(known)
-        }
-        (Err(error), _) => Err(error),
-    }
-}
-
-fn damage_object(damage: &Error) -> String {
-    match damage {
-        Error::Damaged { object, .. } => object.clone(),
-        Error::ChainBroken { generation, .. } => generation.to_string(),
-        other => other.to_string(),
-    }
-}
-
-// Every commit is there; from the newest checkpoint on, or all of them, it is what it should be.
-async fn check_chain(
-    realm: &Realm,
-    state: &Snapshot,
-    all: bool,
-    report: &mut CheckReport,
-) -> Result<()> {
-    if let Some(damage) = realm.newest_checkpoint_damage().await? {
-        report.add("checkpoint", damage_object(&damage), None, &damage);
-    }
-    let last = state.generation();
-    let mut listed = HashSet::new();
-    for block in 0..=last.0 / COMMITS_PER_BLOCK {
-        let first = Generation(block * COMMITS_PER_BLOCK);
-        let found = realm.store().list(&commit_block_prefix(realm.id(), first)).await?;
-        listed.extend(found.into_iter().filter_map(|meta| meta.name.generation()));
-    }
-    let told = report.damages.len();
-    let mut before: Option<(Generation, ObjectHash)> = None;
-    for generation in (1..=last.0).map(Generation) {
-        // A list may be old: only a read proves that a commit is missing.
-        if !all && listed.contains(&generation) {
-            continue;
-        }
-        let name = ObjectName::commit(realm.id(), generation);
-        let already = |report: &CheckReport| {
-            report.damages[..told].iter().any(|damage| damage.object == name.as_str())
-        };
-        let body = match realm.store().get(&name, object_limit(ObjectKind::Commit)).await {
-            Ok(body) => body.bytes,
-            Err(error) if matches!(error.fault, StoreFault::NotFound | StoreFault::Corrupt) => {
-                if !already(report) {
-                    report.add("commit", &name, None, error);
-                }
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        report.commits_read += 1;
-        report.bytes_read += body.len() as u64;
-        let wrong = match container::open(realm.keys(), ObjectKind::Commit, &body) {
-            Err(reason) => Some(reason.to_string()),
-            Ok(opened) => {
-                let link = opened.header.link();
-                let follows = link.is_some_and(|link| {
-                    link.generation == generation
-                        && before.is_none_or(|(number, hash)| {
-                            number.next() != generation || link.previous == hash
-                        })
-                });
-                (!follows).then(|| "it does not follow the commit before".to_string())
-            }
-        };
-        if let Some(reason) = wrong.filter(|_| !already(report)) {
-            report.add("commit", &name, None, reason);
-        }
-        before = Some((generation, ObjectHash::of(&body)));
-    }
-    Ok(())
 }
 
 // Without a sound slot nobody opens the vault, and only a person can make one.

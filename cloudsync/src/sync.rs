@@ -178,8 +178,7 @@ async fn sync_once(
     monitor: Arc<dyn Monitor>,
     copied: &mut Vec<PointId>,
 ) -> Result<SyncReport> {
-    let mut snapshot = load_state(realm, ledger).await?;
-    realm.reconcile(anchor, &snapshot).await?;
+    let mut snapshot = load_to_write(realm, ledger, anchor).await?;
     let (points, refused) = missing_points(&snapshot, &ledger.dismissed()?, source.points);
     let mut skipped = Vec::new();
     let ground = Ground::new(Arc::new(snapshot.clone()), Arc::default());
@@ -259,6 +258,34 @@ pub async fn load_state(realm: &Realm, ledger: &Ledger) -> Result<Snapshot> {
         Err(error) if error.is_damage() => realm.load(None).await,
         other => other,
     }
+}
+
+/// Loads the newest state, as [`load_state`] does, and finds out whether this installation may write.
+///
+/// An old ledger may end at or before a commit that was lost since and that a checkpoint made needless: going on from there looks like a vault that was
+/// rewound, so that is believed only when a load from nothing says the same.
+///
+/// # Errors
+/// Those of [`Realm::load`] and [`Realm::reconcile`].
+pub async fn load_to_write(
+    realm: &Realm,
+    ledger: &Ledger,
+    anchor: &mut Anchor,
+) -> Result<Snapshot> {
+    let mut loaded = load_state(realm, ledger).await;
+    let is_behind = match &loaded {
+        Ok(state) => state.generation() < anchor.generation(),
+        Err(error) => matches!(error, Error::Rewound { .. } | Error::Damaged { .. }),
+    };
+    if is_behind
+        && let Ok(state) = realm.load(None).await
+        && state.generation() >= anchor.generation()
+    {
+        loaded = Ok(state);
+    }
+    let state = loaded?;
+    realm.reconcile(anchor, &state).await?;
+    Ok(state)
 }
 
 // The points to copy, and those for which their source has no room.

@@ -10,6 +10,7 @@ pub mod commit;
 pub mod credentials;
 mod fields;
 pub(crate) mod file;
+mod history;
 pub mod key_file;
 mod mend;
 pub mod owner;

@@ -29,9 +29,7 @@ impl Writing<'_> {
     /// # Errors
     /// Those of [`Realm::load`] and [`Realm::reconcile`].
     pub async fn begin(&mut self) -> Result<Snapshot> {
-        let snapshot = crate::sync::load_state(self.realm, self.ledger).await?;
-        self.realm.reconcile(self.anchor, &snapshot).await?;
-        Ok(snapshot)
+        crate::sync::load_to_write(self.realm, self.ledger, self.anchor).await
     }
 
     /// Makes the change that `decide` asks for on the newest state; returns whether there was one to make.

@@ -165,6 +165,13 @@ fn two_machines_with_one_identity_are_told_apart_at_the_first_commit() {
     assert!(twin.stderr().contains("copy of this installation"), "{twin}");
     one.server.run(["sync"]).expect_code(0);
     one.server.run(["check", "--vault", "--read-data"]).expect_code(0);
+
+    // The copy becomes the right one, as the hint says. (It used to say that it had, and went on being refused.)
+    one.recover(&two, &["--adopt"]).expect_code(0);
+    two.run(["sync"]).expect_code(0);
+    let fenced = one.server.run(["sync"]).expect_code(6);
+    assert!(fenced.stderr().contains("took over"), "{fenced}");
+    two.run(["check", "--vault", "--read-data"]).expect_code(0);
 }
 
 #[test]

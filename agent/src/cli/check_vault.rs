@@ -19,6 +19,7 @@ struct Summary {
     duration_seconds: f64,
     generation: u64,
     commits_read: u64,
+    commits_needless: u64,
     objects: u64,
     packs: u64,
     packs_read: u64,
@@ -69,6 +70,7 @@ fn tell(console: &Console, name: &str, report: &CheckReport, elapsed: Duration) 
             duration_seconds: seconds(elapsed),
             generation: report.generation.0,
             commits_read: report.commits_read,
+            commits_needless: report.commits_needless,
             objects: report.objects,
             packs: report.packs,
             packs_read: report.packs_read,
@@ -102,6 +104,12 @@ fn tell(console: &Console, name: &str, report: &CheckReport, elapsed: Duration) 
             size(report.bytes_read)
         ),
     });
+    if report.commits_needless > 0 {
+        console.note(format!(
+            "{} cannot be read any more; what it said is in a later checkpoint",
+            counted(report.commits_needless, "old commit")
+        ));
+    }
     if report.is_sound() {
         console.note("no damage found");
         return;

@@ -13,12 +13,13 @@ use tokio::runtime::Handle;
 
 use super::{Fate, HealReport, VaultHealer, heal};
 use crate::check::{CheckOptions, CheckReport, check};
-use crate::error::{Error, Result, StoreFault};
-use crate::layout::Generation;
+use crate::error::{Result, StoreFault};
 use crate::ledger::Ledger;
 use crate::store::ObjectStore;
 use crate::testing::server::{DAY, Files, Server, files, joined};
 use crate::testing::{Fault, FaultyStore, MemoryStore};
+
+mod history;
 
 const EVERYTHING: CheckOptions = CheckOptions { read_data: Some(100.0) };
 const STRUCTURE: CheckOptions = CheckOptions { read_data: None };
@@ -66,13 +67,6 @@ fn content_objects(memory: &MemoryStore) -> Vec<String> {
     let folders = ["/p/", "/t/", "/i/", "/m/"];
     let mut names = memory.names();
     names.retain(|name| folders.iter().any(|folder| name.contains(folder)));
-    names
-}
-
-fn commits(memory: &MemoryStore) -> Vec<String> {
-    let mut names = memory.names();
-    // Folders of content are called by hexadecimal digits, too.
-    names.retain(|name| name.split('/').nth(2) == Some("c"));
     names
 }
 
@@ -284,70 +278,6 @@ async fn a_pack_that_is_sound_after_all_is_trusted_again() {
     // A new manifest, and no data.
     let packs = |memory| content_objects(memory).iter().filter(|it| it.contains("/p/")).count();
     assert_eq!(packs(&server.memory), packs(&start));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_cannot_be_read_is_passed_over_by_readers_and_mended_by_the_owner() {
-    let (server, points) = server_with_points().await;
-    let start = server.memory.copy();
-    let memories = server.memories();
-    let commits = commits(&start);
-    assert_eq!(commits.len(), 3);
-    let (folder, _) = commits[0].rsplit_once('/').expect("it is in a folder");
-    let next = format!("{folder}/{:016x}", 4);
-    for (number, name) in commits.iter().chain([&next]).enumerate() {
-        for ledger_is_lost in [false, true] {
-            let what = format!("{name}, ledger lost: {ledger_is_lost}");
-            server.memory.become_like(&start);
-            server.remember(&memories);
-            match number {
-                3 => server.memory.tamper(name, b"half of a commit".as_slice()),
-                _ => HARMS[1].1(&server.memory, name),
-            }
-            if ledger_is_lost {
-                fs::remove_file(server.path("ledger")).expect("removed");
-            }
-            let realm = server.realm(server.memory.clone()).await.expect("opened");
-
-            assert!(realm.load(None).await.expect_err("refused").is_damage(), "{what}");
-            let sync = server.sync(server.memory.clone()).await;
-            assert!(number < 2 || sync.is_err(), "{what}");
-            // Whoever recovers sees everything before it.
-            let readable = realm.load_readable().await.ok();
-            let seen = readable.map(|(state, damage)| (state.points().len(), damage.is_some()));
-            assert_eq!(seen, [None, Some((0, true)), Some((1, true)), Some((2, true))][number]);
-            let report = healed(&server, server.memory.clone(), &server.pool).await;
-
-            // Without a ledger only what can still be read is known.
-            if ledger_is_lost && number < 3 {
-                assert!(report.expect_err("unknown").is_damage(), "{what}");
-                continue;
-            }
-            let report = report.unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(report.chain_mended && report.is_whole(), "{what}: {report:?}");
-            let state = realm.load(None).await.expect("readable again");
-            assert_eq!((state.generation(), state.points().len()), (Generation(4), 2), "{what}");
-            for (point, files) in &points {
-                assert_eq!(server.restored(*point).await, *files, "{what}");
-            }
-            server.back_up("tree", &files(7, 2, 3000));
-            let sync = server.sync(server.memory.clone()).await.expect(&what);
-            assert_eq!(sync.copied.len(), 1, "{what}");
-            server.pool.forget(&sync.copied).expect("forgotten");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newest_commit_that_is_gone_stays_an_alarm() {
-    let (server, _) = server_with_points().await;
-    server.memory.lose(commits(&server.memory).last().expect("a commit"));
-    server.memory.take_requests();
-
-    let error = healed(&server, server.memory.clone(), &server.pool).await.expect_err("alarm");
-
-    assert!(matches!(error, Error::Rewound { .. }), "{error}");
-    assert_eq!(server.memory.take_requests().put, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result, SealError};
 use crate::layout::{ObjectKind, ObjectName};
 use crate::ledger::Ledger;
-use crate::sync::load_state;
+use crate::sync::load_to_write;
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Draft, Realm, Surroundings};
 use crate::vault::commit::{Changes, CommitKind, ObjectRecord};
@@ -22,8 +22,7 @@ pub(super) async fn bury(
     let Some(((hash, copy), kind)) = name.content_parts().zip(kind) else {
         return Err(Error::damaged(name, SealError::Name));
     };
-    let snapshot = load_state(realm, ledger).await?;
-    realm.reconcile(anchor, &snapshot).await?;
+    let snapshot = load_to_write(realm, ledger, anchor).await?;
     if snapshot.live_object(hash).is_some() || snapshot.next_copy(hash) != copy {
         return Ok(());
     }

@@ -1,6 +1,8 @@
 //! When a commit or checkpoint object cannot be read: getting as far as possible, and making the chain whole again
 //! (`docs/format-vault.md`, section 7). A commit cannot be written again, but a later checkpoint makes it needless.
 
+use std::cmp::Ordering;
+
 use crate::crypto::container;
 use crate::error::{Error, Result, StoreFault};
 use crate::layout::{Generation, ObjectHash, ObjectKind, ObjectName, checkpoint_prefix};
@@ -60,33 +62,67 @@ impl Realm {
         around: &Surroundings<'_>,
     ) -> Result<MendedChain> {
         let (readable, damage) = match self.load_readable().await {
-            Ok((state, damage)) => (Some(state), damage),
+            Ok((state, None)) => {
+                if self.newest_checkpoint_damage().await?.is_none() {
+                    self.reconcile(anchor, &state).await?;
+                    return Ok(MendedChain { snapshot: state, mended: false });
+                }
+                return self.go_on(state, anchor, around).await;
+            }
+            Ok((state, Some(damage))) => (Some(state), damage),
             // Not even the first commit can be read.
-            Err(damage) if damage.is_damage() => (None, Some(damage)),
+            Err(damage) if damage.is_damage() => (None, damage),
             Err(error) => return Err(error),
         };
-        let is_broken = damage.is_some();
-        let mut state = match (readable, damage) {
-            (Some(state), None) => state,
-            (readable, damage) => {
-                let seen = |state: &Snapshot| {
-                    (state.generation(), state.head()) == (anchor.generation(), anchor.head())
-                };
-                let lost = Error::Interrupted { stage: "mending the history" };
-                known.into_iter().chain(readable).find(seen).ok_or(damage.unwrap_or(lost))?
-            }
-        };
-        if !is_broken && self.newest_checkpoint_damage().await?.is_none() {
-            self.reconcile(anchor, &state).await?;
-            return Ok(MendedChain { snapshot: state, mended: false });
+        let bases = known.into_iter().chain(readable);
+        let Some(state) = self.newest_from(bases, anchor).await? else { return Err(damage) };
+        let next = state.generation().next();
+        // Whoever wrote the commit after it knew it: an installation in this one's place, whose points must not be passed over.
+        if self.read_commit(next.next()).await?.is_some() {
+            return Err(Error::Twin { generation: next });
         }
-        if is_broken && let Some(object) = self.read_commit(state.generation().next()).await? {
-            if container::open(self.keys(), ObjectKind::Commit, &object).is_ok() {
-                state = self.load(Some(state)).await?;
-            } else {
-                return self.pass_over(state, ObjectHash::of(&object), anchor).await;
+        match self.read_commit(next).await? {
+            None => self.go_on(state, anchor, around).await,
+            Some(object) => match container::open(self.keys(), ObjectKind::Commit, &object) {
+                // It follows another commit than the one that is known.
+                Ok(_) => Err(damage),
+                Err(_) => self.pass_over(state, ObjectHash::of(&object), anchor).await,
+            },
+        }
+    }
+
+    // The newest state that can be reached from one of these, if it is no older than what this installation has seen: whoever was stopped between
+    // its commit and its notes knows an older one.
+    async fn newest_from(
+        &self,
+        bases: impl Iterator<Item = Snapshot>,
+        anchor: &Anchor,
+    ) -> Result<Option<Snapshot>> {
+        for base in bases {
+            let state = match self.load(Some(base.clone())).await {
+                Ok(state) => state,
+                Err(error) if unreadable_commit(&error).is_some() => base,
+                Err(error) => return Err(error),
+            };
+            let is_seen = match state.generation().cmp(&anchor.generation()) {
+                Ordering::Less => false,
+                Ordering::Equal => state.head() == anchor.head(),
+                Ordering::Greater => true,
+            };
+            if is_seen {
+                return Ok(Some(state));
             }
         }
+        Ok(None)
+    }
+
+    // A commit that changes nothing, and a checkpoint of it: whoever loads begins there.
+    async fn go_on(
+        &self,
+        state: Snapshot,
+        anchor: &mut Anchor,
+        around: &Surroundings<'_>,
+    ) -> Result<MendedChain> {
         let draft =
             Draft { kind: CommitKind::Repack, changes: Changes::default(), witnesses: Vec::new() };
         let mut snapshot = self.append(&state, draft, anchor, around).await?;
@@ -101,10 +137,7 @@ impl Realm {
         hash: ObjectHash,
         anchor: &mut Anchor,
     ) -> Result<MendedChain> {
-        if state.owner() != anchor.instance() {
-            let (owner, generation) = (state.owner(), state.generation());
-            return Err(Error::TakenOver { owner, generation });
-        }
+        self.reconcile(anchor, &state).await?;
         state.pass_over(hash);
         // Expected first: if this ends half-way, the checkpoint is not taken for a twin's.
         anchor.expect(state.generation(), hash);

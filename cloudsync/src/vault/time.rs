@@ -8,7 +8,7 @@ use bytes::Bytes;
 use storepool::clock::Timestamp;
 use storepool::entropy::random_bytes;
 
-use crate::error::Result;
+use crate::error::{Result, StoreFault};
 use crate::layout::{Generation, ObjectName};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
@@ -17,6 +17,8 @@ use crate::vault::commit::CommitKind;
 /// How far the clocks of agent and vault may be apart before one of them is taken for wrong. An hour is a mistake in a
 /// time zone; against a day at least, which is the shortest that is waited, it does no harm.
 pub const CLOCKS_APART_MOST: Duration = Duration::from_secs(3600);
+/// Commits after one that cannot be read that are asked for the time instead.
+const LATER_MOST: usize = 16;
 
 /// What the clocks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +133,8 @@ pub struct Stamp {
 pub type Stamps = BTreeMap<Generation, Stamp>;
 
 /// Reads the stamps of commits. A stamp is no earlier than what its commit says of the vault's time before it, so
-/// that objects whose times were set back delete nothing early.
+/// that objects whose times were set back delete nothing early. A commit that was lost or damaged counts as made when the next one was; if none can
+/// be read, it has no stamp, and what depends on it waits.
 pub async fn read_stamps(
     realm: &Realm,
     generations: impl Iterator<Item = Generation>,
@@ -141,14 +144,47 @@ pub async fn read_stamps(
         if stamps.contains_key(&generation) {
             continue;
         }
-        let (commit, modified) = realm.commit(generation).await?;
-        let time = modified.map(|modified| match commit.vault_time {
-            Some(before) => modified.max(before),
-            None => modified,
-        });
-        stamps.insert(generation, Stamp { time, kind: commit.kind });
+        let stamp = match read_stamp(realm, generation).await? {
+            Some(stamp) => Some(stamp),
+            None => stamp_after(realm, generation).await?,
+        };
+        stamps.extend(stamp.map(|stamp| (generation, stamp)));
     }
     Ok(stamps)
+}
+
+// The stamp of a commit; nothing if the commit cannot be read any more.
+async fn read_stamp(realm: &Realm, generation: Generation) -> Result<Option<Stamp>> {
+    let (commit, modified) = match realm.commit(generation).await {
+        Ok(found) => found,
+        Err(error)
+            if error.is_damage()
+                || matches!(
+                    error.store_fault(),
+                    Some(StoreFault::NotFound | StoreFault::Corrupt)
+                ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let time = modified.map(|modified| match commit.vault_time {
+        Some(before) => modified.max(before),
+        None => modified,
+    });
+    Ok(Some(Stamp { time, kind: commit.kind }))
+}
+
+// A commit that is lost was made before the ones after it. Why it was made is not known, so it counts as what is waited for longest.
+async fn stamp_after(realm: &Realm, generation: Generation) -> Result<Option<Stamp>> {
+    let mut later = generation;
+    for _ in 0..LATER_MOST {
+        later = later.next();
+        if let Some(stamp) = read_stamp(realm, later).await? {
+            return Ok(Some(Stamp { kind: CommitKind::Repack, ..stamp }));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
