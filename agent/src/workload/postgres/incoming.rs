@@ -33,7 +33,7 @@ impl Incoming {
         Self { room: vec![0; READ_LENGTH], start: 0, end: 0 }
     }
 
-    /// Takes the next message: a kind, then the length of all but the kind (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+    /// Takes the next message: a kind, then the length of all but the kind (<https://www.postgresql.org/docs/current/protocol-message-formats.html>).
     pub(super) fn take(&mut self) -> Taken {
         let here = &self.room[self.start..self.end];
         let Some(&[tag, a, b, c, d]) = here.first_chunk::<HEADER_LENGTH>() else {
@@ -123,7 +123,7 @@ mod tests {
     fn impossible_lengths_are_refused_before_memory_is_taken() {
         for length in [0, 3, MESSAGE_LIMIT as u32 + 1, u32::MAX] {
             let mut incoming = Incoming::new();
-            let header = [&[b'd'], &length.to_be_bytes()[..]].concat();
+            let header = [&b"d"[..], &length.to_be_bytes()].concat();
             let read = incoming.read(|room| {
                 room[..HEADER_LENGTH].copy_from_slice(&header);
                 Ok(HEADER_LENGTH)
