@@ -38,6 +38,7 @@ mod outage;
 mod output;
 mod passphrase_prompt;
 mod postgres;
+mod postgres_files;
 mod postgres_kill;
 mod postgres_moments;
 mod postgres_tls;

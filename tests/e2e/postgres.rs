@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -35,8 +36,24 @@ fn points(keepwell: &Keepwell) -> Vec<Value> {
     points["points"].as_array().expect("a list of points").clone()
 }
 
+/// Both ways to a base: its files are read by us, or sent by the server.
+const WAYS: [&str; 2] = ["files", "server"];
+
+fn reading(way: &str) -> String {
+    format!(", read_from = \"{way}\"")
+}
+
 #[test]
-fn a_base_made_under_load_restores_to_a_cluster_that_starts_with_its_tablespaces() {
+fn a_base_read_under_load_restores_to_a_cluster_that_starts_with_its_tablespaces() {
+    a_base_made_under_load_restores_to_a_cluster_that_starts("files");
+}
+
+#[test]
+fn a_base_sent_under_load_restores_to_a_cluster_that_starts_with_its_tablespaces() {
+    a_base_made_under_load_restores_to_a_cluster_that_starts("server");
+}
+
+fn a_base_made_under_load_restores_to_a_cluster_that_starts(way: &str) {
     let keepwell = Keepwell::new();
     let postgres = Postgres::start(&[]);
     let space = postgres.make_folder("space");
@@ -44,7 +61,8 @@ fn a_base_made_under_load_restores_to_a_cluster_that_starts_with_its_tablespaces
     postgres.sql("postgres", &format!("create tablespace fast location '{}'", space.display()));
     postgres.sql("postgres", "create table far (n int) tablespace fast");
     postgres.sql("postgres", "insert into far select generate_series(1, 1000)");
-    with_group(&keepwell, &postgres.source(""));
+    postgres.sql("postgres", "create unlogged table fleeting as select 1 as n");
+    with_group(&keepwell, &postgres.source(&reading(way)));
 
     let bench = postgres.bench();
     wait_until("transactions are made", || history(&postgres) > 20);
@@ -72,6 +90,8 @@ fn a_base_made_under_load_restores_to_a_cluster_that_starts_with_its_tablespaces
 
     assert_eq!(restored.sql("postgres", SUMS), "t");
     assert_eq!(restored.sql("postgres", "select count(*) from far"), "1000");
+    // It is there, and empty, as after any crash.
+    assert_eq!(restored.sql("postgres", "select count(*) from fleeting"), "0");
     let count = history(&restored);
     assert!((before..=after).contains(&count), "{before} {count} {after}");
     restored.sql("postgres", "create extension amcheck");
@@ -84,14 +104,25 @@ fn a_second_base_stores_little_and_the_raw_archives_can_be_had_too() {
     let keepwell = Keepwell::new();
     let postgres = Postgres::start(&[]);
     postgres.run("pgbench", &["-i", "-q", "-s", "2", "postgres"]);
-    with_group(&keepwell, &postgres.source(""));
+    with_group(&keepwell, &postgres.source(", name = \"main\", read_from = \"auto\""));
+    let file = keepwell.home().join("keepwell.toml");
+    let configured = fs::read_to_string(&file).expect("there is a configuration");
+    let stored = |way: &str| {
+        fs::write(&file, configured.replace("\"auto\"", &format!("\"{way}\""))).expect("written");
+        let made = keepwell.summary(["backup", "db"]);
+        postgres.sql("postgres", "update pgbench_branches set bbalance = bbalance + 1");
+        made["bytes_stored"].as_u64().expect("a number")
+    };
 
-    let first = keepwell.summary(["backup", "db"]);
-    postgres.sql("postgres", "update pgbench_branches set bbalance = bbalance + 1");
-    let second = keepwell.summary(["backup", "db"]);
+    let first = stored("server");
+    let same_way = stored("server");
+    let other_way = stored("files");
+    let other_way_again = stored("files");
 
-    let stored = |summary: &Value| summary["bytes_stored"].as_u64().expect("a number");
-    assert!(stored(&second) * 5 < stored(&first), "{first} {second}");
+    assert!(same_way * 5 < first, "{first} {same_way}");
+    assert!(other_way_again * 5 < first, "{first} {other_way_again}");
+    // The many small files come in another order; those of pages are cut the same.
+    assert!(other_way * 3 < first, "{first} {other_way}");
     let raw = keepwell.path("raw");
     keepwell.ok(["restore", "latest:db", "--to", text(&raw)]);
     let list = std::process::Command::new("tar").arg("-tf").arg(raw.join("0001-base.tar")).output();
@@ -102,40 +133,74 @@ fn a_second_base_stores_little_and_the_raw_archives_can_be_had_too() {
     assert!(inventory["Files"].as_array().is_some_and(|files| files.len() > 500));
 }
 
+/// Starts a backup and holds it while the server waits for it, in the middle of the base. `asked` is what it asked the server for last.
+fn held_in_the_middle(keepwell: &Keepwell, postgres: &Postgres, asked: &str) -> Child {
+    let query = format!(
+        "select count(*) from pg_stat_activity where application_name = 'keepwell' and query like '{asked}%'"
+    );
+    let is_there = || postgres.sql("postgres", &query) == "1";
+    for _ in 0..50 {
+        let mut child = keepwell.start(["backup", "db"]);
+        let process = Pid::from_child(&child);
+        let mut is_over = || child.try_wait().expect("it is our child").is_some();
+        while !is_over() && !is_there() {}
+        if !is_over() {
+            kill_process(process, Signal::STOP).expect("it runs");
+            if is_there() {
+                return child;
+            }
+            kill_process(process, Signal::CONT).expect("it still runs");
+        }
+        // It was quicker than the question.
+        let ran = Ran::of(child.wait_with_output().expect("it ends"));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        keepwell.ok(["forget", "latest:db"]);
+    }
+    panic!("it was never found in the middle");
+}
+
 #[test]
 fn a_backup_whose_server_ends_it_makes_no_point() {
     let keepwell = Keepwell::new();
     let postgres = Postgres::start(&[]);
-    postgres.run("pgbench", &["-i", "-q", "-s", "10", "postgres"]);
-    with_group(&keepwell, &postgres.source(""));
+    postgres.run("pgbench", &["-i", "-q", "-s", "20", "postgres"]);
+    for (way, asked) in WAYS.into_iter().zip(["SELECT pg_catalog.pg_walfile_name", "BASE_BACKUP"]) {
+        let text = format!(
+            "[pool]\npaths = [\"pool\"]\n[group.db]\nsources = [{}]\n",
+            postgres.source(&reading(way))
+        );
+        fs::write(keepwell.home().join("keepwell.toml"), text).expect("written");
 
-    let child = keepwell.start(["backup", "db"]);
-    let process = Pid::from_child(&child);
-    let senders = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
-    wait_until("the base is on its way", || postgres.sql("postgres", senders) == "1");
-    // Held, so that the server is in the middle for certain: the socket holds far less than the cluster.
-    kill_process(process, Signal::STOP).expect("it runs");
-    postgres.sql(
-        "postgres",
-        "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender'",
-    );
-    wait_until("the sender is gone", || postgres.sql("postgres", senders) == "0");
-    kill_process(process, Signal::CONT).expect("it still runs");
-    let ran = Ran::of(child.wait_with_output().expect("it ends"));
+        let child = held_in_the_middle(&keepwell, &postgres, asked);
+        let own = "from pg_stat_activity where application_name = 'keepwell'";
+        postgres.sql("postgres", &format!("select pg_terminate_backend(pid) {own}"));
+        wait_until("the server has ended it", || {
+            postgres.sql("postgres", &format!("select count(*) {own}")) == "0"
+        });
+        kill_process(Pid::from_child(&child), Signal::CONT).expect("it still runs");
+        let ran = Ran::of(child.wait_with_output().expect("it ends"));
 
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(points(&keepwell).is_empty(), "{ran:?}");
-    let again = keepwell.summary(["backup", "db"]);
-    assert_eq!(again["problem_count"], 0, "{again}");
+        assert_eq!(ran.code, Some(1), "{way}: {ran:?}");
+        assert!(points(&keepwell).is_empty(), "{way}: {ran:?}");
+        // Neither the backup nor what kept its WAL is left behind in the server.
+        assert_eq!(postgres.sql("postgres", "select count(*) from pg_replication_slots"), "0");
+        let again = keepwell.summary(["backup", "db"]);
+        assert_eq!(again["problem_count"], 0, "{way}: {again}");
+        keepwell.ok(["forget", "latest:db"]);
+    }
 }
 
 #[test]
 fn a_damaged_page_is_a_problem_that_names_file_and_block() {
+    WAYS.into_iter().for_each(a_damaged_page_is_named);
+}
+
+fn a_damaged_page_is_named(way: &str) {
     let keepwell = Keepwell::new();
     let mut postgres = Postgres::start(&[]);
     postgres.sql("postgres", "create table t as select generate_series(1, 10000) as n");
     let file = postgres.sql("postgres", "select pg_relation_filepath('t')");
-    with_group(&keepwell, &postgres.source(""));
+    with_group(&keepwell, &postgres.source(&reading(way)));
     postgres.stop();
     let path = postgres.data().join(&file);
     let relation = File::options().write(true).open(path).expect("the relation is a file");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::{Keepwell, Ran, wait_until};
 use crate::home::{announce, setting};
 use crate::oracle::{Oracle, counted, must_be_among};
-use crate::postgres_wal::{archiving, restored, switch, text};
+use crate::postgres_wal::{archiving, read_by, restored, switch, text};
 use crate::servers::Postgres;
 use crate::tree::Random;
 
@@ -49,10 +49,20 @@ fn must_be_sound(server: &Postgres, expected: RangeInclusive<u64>, when: &str) {
 }
 
 #[test]
-fn whatever_is_killed_every_point_starts_and_holds_what_was_committed() {
+fn whatever_is_killed_every_point_that_was_read_starts_and_holds_what_was_committed() {
+    whatever_is_killed("files");
+}
+
+#[test]
+fn whatever_is_killed_every_point_that_was_sent_starts_and_holds_what_was_committed() {
+    whatever_is_killed("server");
+}
+
+fn whatever_is_killed(read_from: &str) {
     let (mut random, seed) = Random::fresh();
     announce(&format!("KEEPWELL_E2E_SEED={seed}"));
     let (keepwell, mut postgres) = archiving();
+    read_by(&keepwell, read_from);
     postgres.sql("postgres", "create table kept (n int)");
     postgres.run("pgbench", &["-i", "-q", "-s", "1", "postgres"]);
     let begin = Instant::now();

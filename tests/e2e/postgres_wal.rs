@@ -29,11 +29,22 @@ pub(crate) fn archiving() -> (Keepwell, Postgres) {
     (keepwell, postgres)
 }
 
+/// Says in the configuration who reads the files of a base.
+pub(crate) fn read_by(keepwell: &Keepwell, read_from: &str) {
+    let file = keepwell.home().join("keepwell.toml");
+    let mut text = fs::read_to_string(&file).expect("there is a configuration");
+    for other in ["auto", "files", "server"] {
+        text = text
+            .replace(&format!("read_from = \"{other}\""), &format!("read_from = \"{read_from}\""));
+    }
+    fs::write(&file, text).expect("written");
+}
+
 fn configure(keepwell: &Keepwell, postgres: &Postgres) {
     let file = keepwell.home().join("keepwell.toml");
     let text = fs::read_to_string(&file).expect("there is a configuration");
-    let group =
-        format!("[group.db]\nsources = [{}]\n", postgres.source(", wal = true, name = \"main\""));
+    let rest = ", wal = true, name = \"main\", read_from = \"auto\"";
+    let group = format!("[group.db]\nsources = [{}]\n", postgres.source(rest));
     let text = match text.split_once("[group.db]") {
         Some((before, _)) => format!("{before}{group}"),
         None => format!("{text}\n{group}"),

@@ -89,26 +89,41 @@ fn a_program_that_never_ends_is_ended_with_the_backup_and_its_service_resumed() 
     wait_until("the program is gone", || processes_with(&marker, own).is_empty());
 }
 
+/// The backend that works for a backup.
+fn backend(postgres: &Postgres) -> Option<Pid> {
+    let question = "select pid from pg_stat_activity where application_name = 'keepwell'";
+    postgres.sql("postgres", question).parse().ok().and_then(Pid::from_raw)
+}
+
 #[test]
 fn a_postgres_that_stands_still_holds_nobody() {
+    a_postgres_that_stands_still("files");
+}
+
+#[test]
+fn a_postgres_that_stands_still_while_it_sends_holds_nobody() {
+    a_postgres_that_stands_still("server");
+}
+
+fn a_postgres_that_stands_still(read_from: &str) {
     let postgres = Postgres::start(&[]);
     postgres.run("pgbench", &["-i", "-q", "-s", "10", "postgres"]);
-    let keepwell = with_group(&postgres.source(""));
+    let keepwell = with_group(&postgres.source(&format!(", read_from = \"{read_from}\"")));
 
     // Before the base begins: it waits for a checkpoint.
     let checkpointer = Held::hold(pid_of(&postgres, "checkpointer").expect("there is one"));
     let child = keepwell.start(["backup", "db"]);
-    wait_until("the base is asked for", || pid_of(&postgres, "walsender").is_some());
+    wait_until("the base is asked for", || backend(&postgres).is_some());
     interrupt(&keepwell, child);
     drop(checkpointer);
-    wait_until("nobody backs up any more", || pid_of(&postgres, "walsender").is_none());
+    wait_until("nobody backs up any more", || backend(&postgres).is_none());
 
     // In the middle of it.
     let child = keepwell.start(["backup", "db"]);
     let run = Pid::from_child(&child);
-    wait_until("the base is on its way", || pid_of(&postgres, "walsender").is_some());
+    wait_until("the base is on its way", || backend(&postgres).is_some());
     let reader = Held::hold(run);
-    let sender = Held::hold(pid_of(&postgres, "walsender").expect("it waits for the reader"));
+    let sender = Held::hold(backend(&postgres).expect("it waits for the reader"));
     drop(reader);
     interrupt(&keepwell, child);
     drop(sender);

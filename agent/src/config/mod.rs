@@ -52,7 +52,7 @@ pub(crate) use group::{GroupConfig, HookCommand, HooksConfig, SyncWhen};
 pub(crate) use maintenance::{MaintenanceConfig, Routine, Upkeep};
 pub(crate) use mariadb::MariadbConfig;
 pub(crate) use pool::PoolConfig;
-pub(crate) use postgres::{PostgresConfig, SslMode, is_own};
+pub(crate) use postgres::{PostgresConfig, ReadFrom, SslMode, is_own};
 pub(crate) use security::SecurityConfig;
 pub(crate) use source::{FilesConfig, SourceConfig};
 pub(crate) use sqlite::SqliteConfig;

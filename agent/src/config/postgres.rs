@@ -34,10 +34,50 @@ pub(crate) struct PostgresConfig {
     pub(crate) sslrootcert: Option<PathBuf>,
     /// A physical base of the whole cluster is part of each point.
     pub(crate) physical: bool,
+    /// Who reads the files of a base.
+    pub(crate) read_from: ReadFrom,
     /// Its WAL comes by `wal-push`.
     pub(crate) wal: bool,
     /// Databases that are dumped too.
     pub(crate) dump: DatabasesConfig,
+}
+
+/// Who reads the files of a base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ReadFrom {
+    /// We where we can, else the server.
+    #[default]
+    Auto,
+    /// We.
+    Files,
+    /// The server, which sends them.
+    Server,
+}
+
+impl ReadFrom {
+    const ALL: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("files", Self::Files), ("server", Self::Server)];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, one)| *one == self).map_or("auto", |(word, _)| word)
+    }
+
+    fn read(section: &Section<'_>, host: Option<&str>) -> Result<Self, ConfigError> {
+        let expected = "auto, files or server";
+        let Some(word) = section.text("read_from", expected)? else {
+            return Ok(Self::default());
+        };
+        let known = Self::ALL.into_iter().find(|(name, _)| *name == word);
+        let (_, read_from) =
+            known.ok_or_else(|| section.wrong("read_from", format!("expected {expected}")))?;
+        match (read_from, host) {
+            (Self::Files, Some(_)) => Err(section.wrong(
+                "read_from",
+                "files are read only where the server is reached by its Unix socket: leave host away",
+            )),
+            _ => Ok(read_from),
+        }
+    }
 }
 
 /// How a TCP connection is protected; the words are those of PostgreSQL's own clients.
@@ -105,6 +145,7 @@ impl PostgresConfig {
             "sslmode",
             "sslrootcert",
             "physical",
+            "read_from",
             "wal",
             "dump",
         ])?;
@@ -124,6 +165,7 @@ impl PostgresConfig {
         }
         let (physical, dump) = DatabasesConfig::read(&section)?;
         let sslmode = SslMode::read(&section, host.as_deref())?;
+        let read_from = ReadFrom::read(&section, host.as_deref())?;
         Ok(Self {
             name: section.text("name", "a name for the cluster")?.map(str::to_string),
             socket: socket.unwrap_or_else(|| USUAL_SOCKET.into()),
@@ -134,6 +176,7 @@ impl PostgresConfig {
             sslmode,
             sslrootcert: section.path("sslrootcert", "a file with certificates")?,
             physical,
+            read_from,
             wal,
             dump,
         })
@@ -161,6 +204,7 @@ impl PostgresConfig {
             table.insert("sslrootcert", file.display().to_string().into());
         }
         table.insert("physical", self.physical.into());
+        table.insert("read_from", self.read_from.word().into());
         table.insert("wal", self.wal.into());
         table.insert("dump", self.dump.shown());
         shown_source("postgres", table)

@@ -278,6 +278,11 @@ fn databases_are_sources_and_mistakes_in_them_are_told() {
         ("{ postgres = { physical = false, wal = true } }", "needs a physical base"),
         ("{ postgres = { physical = false } }", "nothing is left"),
         ("{ postgres = { port = 0 } }", "from 1 to 65535"),
+        ("{ postgres = { read_from = \"disk\" } }", "auto, files or server"),
+        (
+            "{ postgres = { host = \"db1\", read_from = \"files\" } }",
+            "only where the server is reached",
+        ),
         ("{ mariadb = { physical = false } }", "nothing is left"),
         (
             "{ mariadb = { physical = false, dump = [\"shop\"], binlog = true } }",

@@ -219,7 +219,8 @@ impl Postgres {
         command
     }
 
-    fn give(&self, path: &Path) {
+    /// Gives a file to whom the server runs as.
+    pub(crate) fn give(&self, path: &Path) {
         if let Some((user, group)) = account() {
             chown(path, Some(user), Some(group)).expect("root may give files away");
         }

@@ -2,9 +2,13 @@
 //!
 //! PostgreSQL writes plain ustar headers, with sizes beyond 8 GiB in base 256. Pushed into, not pulled from: see docs/decisions/0035.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-const BLOCK: usize = 512;
+/// Headers and content come in whole blocks.
+pub(super) const BLOCK: usize = 512;
+/// An archive ends with two empty blocks.
+pub(super) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// One member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,41 @@ pub(super) enum MemberKind {
     Directory,
     /// Symbolic link: of a tablespace or of a WAL folder elsewhere; restored clusters get their own.
     Symlink,
+}
+
+impl Member {
+    /// Returns its header, as PostgreSQL writes it.
+    ///
+    /// # Errors
+    /// Its path is too long for the format.
+    pub(super) fn header(&self) -> Result<[u8; BLOCK], Malformed> {
+        let (kind, slash) = match self.kind {
+            MemberKind::File => (b'0', &b""[..]),
+            MemberKind::Directory => (b'5', &b"/"[..]),
+            MemberKind::Symlink => (b'2', &b""[..]),
+        };
+        let path = [self.path.as_os_str().as_bytes(), slash].concat();
+        let (prefix, name) = split_path(&path)
+            .ok_or_else(|| Malformed(format!("{} is too long", self.path.display())))?;
+        let mut header = [0; BLOCK];
+        header[..name.len()].copy_from_slice(name);
+        header[345..345 + prefix.len()].copy_from_slice(prefix);
+        write_number(&mut header[100..108], u64::from(self.mode));
+        write_number(&mut header[108..116], u64::from(self.uid));
+        write_number(&mut header[116..124], u64::from(self.gid));
+        write_number(&mut header[124..136], self.size);
+        write_number(&mut header[136..148], self.modified);
+        header[156] = kind;
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum = header_sum(&header);
+        write_number(&mut header[148..156], sum);
+        Ok(header)
+    }
+
+    /// Returns how many bytes fill its content up to whole blocks.
+    pub(super) fn padding(&self) -> usize {
+        (BLOCK - (self.size % BLOCK as u64) as usize) % BLOCK
+    }
 }
 
 /// What looks at the members.
@@ -157,8 +196,7 @@ impl Archive {
             visitor.end()?;
             return Ok(());
         }
-        let padding = (BLOCK - (member.size % BLOCK as u64) as usize) % BLOCK;
-        self.state = State::Content { left: member.size, padding };
+        self.state = State::Content { left: member.size, padding: member.padding() };
         Ok(())
     }
 }
@@ -171,10 +209,7 @@ impl State {
 
 fn parse(header: &[u8]) -> Result<Member, Malformed> {
     let wrong = |what: &str| Malformed(format!("a header has {what}"));
-    let sum: u64 = (header[..148].iter().chain(&header[156..]).map(|byte| u64::from(*byte)))
-        .sum::<u64>()
-        + 8 * u64::from(b' ');
-    if number(&header[148..156]) != Some(sum) {
+    if number(&header[148..156]) != Some(header_sum(header)) {
         return Err(wrong("a wrong checksum"));
     }
     let field = |start: usize, length: usize| {
@@ -204,6 +239,38 @@ fn parse(header: &[u8]) -> Result<Member, Malformed> {
     })
 }
 
+// Of all bytes; its own place counts as blanks.
+fn header_sum(header: &[u8]) -> u64 {
+    let others = header[..148].iter().chain(&header[156..]);
+    others.map(|byte| u64::from(*byte)).sum::<u64>() + 8 * u64::from(b' ')
+}
+
+// Octal digits and a zero, or base 256 where they do not suffice.
+fn write_number(field: &mut [u8], value: u64) {
+    let digits = field.len() - 1;
+    if value < 1 << (3 * digits) {
+        field[..digits].copy_from_slice(format!("{value:0digits$o}").as_bytes());
+        return;
+    }
+    let bytes = value.to_be_bytes();
+    let length = bytes.len().min(digits);
+    let place = field.len() - length;
+    field[place..].copy_from_slice(&bytes[bytes.len() - length..]);
+    field[0] = 0x80;
+}
+
+// What does not fit into the field of the name goes before a slash into that of the prefix.
+fn split_path(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    const NAME: usize = 100;
+    const PREFIX: usize = 155;
+    if path.len() <= NAME {
+        return Some((&[], path));
+    }
+    let from = path.len() - NAME - 1;
+    let slash = (from..path.len() - 1).find(|at| path[*at] == b'/')?;
+    (slash <= PREFIX).then(|| (&path[..slash], &path[slash + 1..]))
+}
+
 fn text(field: &[u8]) -> &[u8] {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     &field[..end]
@@ -224,7 +291,6 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 fn inner_path(bytes: &[u8]) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
     let path = Path::new(std::ffi::OsStr::from_bytes(bytes));
     let mut inner = PathBuf::new();
     for component in path.components() {
@@ -354,5 +420,34 @@ pub(super) mod tests {
 
         assert_eq!(parsed.size, 10 << 30);
         assert_eq!((parsed.uid, parsed.gid, parsed.mode), (57, 58, 0o600));
+    }
+
+    #[test]
+    fn a_header_that_is_written_is_read_as_it_was() {
+        let member = |path: String, kind, size| Member {
+            path: path.into(),
+            kind,
+            size,
+            mode: 0o640,
+            uid: 3_000_000,
+            gid: 26,
+            modified: 1_900_000_000,
+        };
+        for member in [
+            member("base/5/16384".into(), MemberKind::File, 0),
+            member("base/5/16384".into(), MemberKind::File, (8 << 30) - 1),
+            member("base/5/16384".into(), MemberKind::File, 20 << 30),
+            member("pg_wal".into(), MemberKind::Directory, 0),
+            member("n".repeat(100), MemberKind::File, 1),
+            member(format!("log/{}", "n".repeat(100)), MemberKind::File, 1),
+            member(format!("{0}/{0}", "n".repeat(99)), MemberKind::Directory, 0),
+        ] {
+            let header = member.header().unwrap();
+
+            assert_eq!(parse(&header).unwrap(), member);
+        }
+        for path in ["n".repeat(101), format!("{0}/{0}", "n".repeat(156))] {
+            assert!(member(path, MemberKind::File, 1).header().is_err());
+        }
     }
 }

@@ -1,40 +1,104 @@
-//! A base backup while it arrives: one answer of the server that holds an archive per tablespace, then the server's own list of what it sent.
+//! A base of a cluster while it is made: an archive per tablespace, then a list of all that is in them.
 //!
-//! The WAL that makes the base consistent comes with it (`WAL true`): a base that the server ended successfully can be restored by itself, and one
-//! whose WAL was gone is no base at all, since the server ends it with an error.
+//! Two ways lead there: the server reads its files and sends them ([`ServedBase`]), or they are read here, between the server's words that a backup has
+//! begun and ended ([`LocalBase`]). What comes of them is the same.
 
-use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use storepool::monitor::Monitor;
-use storepool::source::{SourceStream, Texture};
 
-use super::archive::Archive;
-use super::connection::{Address, Connection, Purpose, Row, Said};
+use super::connection::{Address, Connection};
 use super::error::PostgresError;
-use super::inventory::{Arrived, BadPage};
+use super::local::LocalBase;
 use super::lsn::Lsn;
-use super::pages::PAGE;
+use super::served::ServedBase;
 use super::stream::Closer;
+use crate::config::ReadFrom;
 use crate::workload::streams::OpenStream;
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
-/// The oldest version whose base backups come as one stream.
-const OLDEST_VERSION: u32 = 150_000;
-/// What the server says at the end when it met a page with a wrong checksum (`ERRCODE_DATA_CORRUPTED`).
-const DATA_CORRUPTED: &str = "XX001";
-/// Longest list of what was sent; a file takes some 150 bytes in it.
-const INVENTORY_LIMIT: usize = 1 << 30;
+/// The oldest version whose base backups come as one stream, and whose backups do not depend on one session of a superuser.
+pub(super) const OLDEST_VERSION: u32 = 150_000;
 /// How soon somebody who gives up waiting for the beginning is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Name of that list.
+/// Name of the list of what is in the archives.
 pub(super) const INVENTORY: &str = "backup_manifest";
+
+/// A base that is being made.
+pub(super) trait BaseBackup: Send + Sync {
+    /// Returns the files that will come, in their order.
+    fn files(&self) -> Vec<String>;
+
+    /// Opens one of [`BaseBackup::files`]; they must be read in their order, each to its end.
+    fn stream(self: Arc<Self>, file: &str) -> Option<OpenStream>;
+
+    /// Ends the backup, after everything was read.
+    ///
+    /// # Errors
+    /// The server did not end the backup successfully, or something is missing: then there is no base.
+    fn finish(&self) -> Result<Ended>;
+}
+
+/// A base that is whole.
+pub(super) struct Ended {
+    /// What its point says of it.
+    pub(super) detail: BaseDetail,
+    /// Pages that are damaged in the cluster itself, as many as are named.
+    pub(super) bad_pages: Vec<BadPage>,
+    /// How many there are.
+    pub(super) bad_page_count: u64,
+}
+
+/// A page whose checksum is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BadPage {
+    /// The file, as in the data directory.
+    pub(super) file: PathBuf,
+    /// Its number in the relation.
+    pub(super) block: u32,
+}
+
+/// Begins a base. Returns when the server has: that may take a checkpoint's time; when `monitor` is cancelled meanwhile, it ends with an error.
+///
+/// # Errors
+/// The server cannot be reached or refuses, or its files cannot be read here and nothing else is wanted.
+pub(super) fn begin(
+    address: &Address,
+    read_from: ReadFrom,
+    monitor: &dyn Monitor,
+) -> Result<Arc<dyn BaseBackup>> {
+    if read_from != ReadFrom::Server {
+        match LocalBase::begin(address, monitor) {
+            Ok(base) => return Ok(Arc::new(base)),
+            Err(error) if read_from == ReadFrom::Files || monitor.cancelled() => return Err(error),
+            // If it is the server that has a fault, it will say so again.
+            Err(error) => tracing::info!("the server reads its files itself: {}", error.chain()),
+        }
+    }
+    Ok(Arc::new(ServedBase::begin(address, monitor)?))
+}
+
+/// Does what may wait for a server, and closes the way to it when `monitor` is cancelled meanwhile.
+pub(super) fn watched<T>(closer: &Closer, monitor: &dyn Monitor, wait: impl FnOnce() -> T) -> T {
+    let (is_over, watch) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while watch.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if monitor.cancelled() {
+                    return closer.close();
+                }
+            }
+        });
+        let done = wait();
+        drop(is_over);
+        done
+    })
+}
 
 /// What a point says of its base, in the manifest's detail.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -77,363 +141,40 @@ pub(crate) struct Tablespace {
     pub(crate) location: PathBuf,
 }
 
+impl BaseDetail {
+    /// Returns the files of the point that make the base, in the order in which they are read.
+    pub(super) fn files(&self) -> Vec<String> {
+        let archives = self.archives.iter().map(|archive| archive.file.clone());
+        archives.chain([INVENTORY.to_string()]).collect()
+    }
+}
+
+impl ArchiveDetail {
+    /// Names the archives of these tablespaces; `None` is the data directory.
+    pub(super) fn in_order(spaces: impl IntoIterator<Item = Option<Tablespace>>) -> Vec<Self> {
+        let name = |(number, tablespace): (usize, Option<Tablespace>)| {
+            let what = match &tablespace {
+                Some(space) => format!("tablespace-{}", space.oid),
+                None => "base".to_string(),
+            };
+            // Numbered, since files are read in the order of their names.
+            Self { file: format!("{:04}-{what}.tar", number + 1), tablespace }
+        };
+        spaces.into_iter().enumerate().map(name).collect()
+    }
+}
+
 /// The version of [`BaseDetail`] that is written.
 pub(crate) const DETAIL_FORMAT: u32 = 1;
 
-/// A base backup that arrives.
-pub(super) struct BaseBackup {
-    inner: Mutex<Inner>,
-    // Beside the lock, which whoever waits for the server holds.
-    closer: Closer,
-}
-
-struct Inner {
-    connection: Connection,
-    detail: BaseDetail,
-    part: Part,
-    // Where the connection keeps what was not handed over yet.
-    pending: Range<usize>,
-    archive: Archive,
-    arrived: Arrived,
-    inventory: Vec<u8>,
-    failure: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Before,
-    Archive(usize),
-    Inventory,
-    End,
-}
-
-impl BaseBackup {
-    /// Asks the server to begin. Returns when it has: then it is known which archives will come. That may take a checkpoint's time; when `monitor` is
-    /// cancelled meanwhile, it ends with an error.
-    pub(super) fn begin(address: &Address, monitor: &dyn Monitor) -> Result<Self> {
-        let connection = Connection::open(address, Purpose::Replication)?;
-        let closer = connection.closer()?;
-        let has_begun = AtomicBool::new(false);
-        let inner = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !has_begun.load(Ordering::Relaxed) {
-                    if monitor.cancelled() {
-                        return closer.close();
-                    }
-                    std::thread::sleep(LOOK_EVERY);
-                }
-            });
-            let inner = Inner::begin(connection);
-            has_begun.store(true, Ordering::Relaxed);
-            inner
-        })?;
-        Ok(Self { inner: Mutex::new(inner), closer })
-    }
-
-    /// Returns the files that will come, in their order.
-    pub(super) fn files(&self) -> Vec<String> {
-        let inner = self.lock();
-        let archives = inner.detail.archives.iter().map(|archive| archive.file.clone());
-        archives.chain([INVENTORY.to_string()]).collect()
-    }
-
-    /// Opens one of [`BaseBackup::files`]; they must be read in their order, each to its end.
-    pub(super) fn stream(self: &Arc<Self>, file: &str) -> Option<OpenStream> {
-        let inner = self.lock();
-        let number = inner.detail.archives.iter().position(|archive| archive.file == file);
-        let part = match number {
-            Some(number) => Part::Archive(number),
-            None if file == INVENTORY => Part::Inventory,
-            None => return None,
-        };
-        drop(inner);
-        let base = Arc::downgrade(self);
-        let end = move || base.upgrade().iter().for_each(|base| base.closer.close());
-        Some(OpenStream::knowing(BaseStream { base: self.clone(), part }).ended_by(end))
-    }
-
-    /// Takes the end from the server, after everything was read: where the cluster is consistent, and whether all that was sent arrived. Returns the
-    /// description and the damaged pages, and how many there are.
-    ///
-    /// # Errors
-    /// The server did not end the backup successfully, or something is missing: then there is no base.
-    pub(super) fn finish(&self) -> Result<(BaseDetail, Vec<BadPage>, u64)> {
-        let mut inner = self.lock();
-        inner.finish()?;
-        let (named, count) = inner.arrived.bad_pages();
-        let (named, count) = (named.to_vec(), count);
-        Ok((inner.detail.clone(), named, count))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn begin(mut connection: Connection) -> Result<Self> {
-        let version: u32 = number(&mut connection, "server_version_num")?;
-        if version < OLDEST_VERSION {
-            return Err(PostgresError::TooOld {
-                server: connection.server().to_string(),
-                version: connection.ask_one("SHOW server_version")?,
-            });
-        }
-        let system_identifier = connection.ask_one("IDENTIFY_SYSTEM")?;
-        let wal_segment_bytes = wal_segment_bytes(&mut connection)?;
-        let page_checksums = connection.ask_one("SHOW data_checksums")? == "on";
-        let usual_pages = number::<usize>(&mut connection, "block_size")? == PAGE
-            && connection.ask_one("SHOW segment_size")? == "1GB";
-        connection.start(
-            "BASE_BACKUP (LABEL 'keepwell', CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, \
-             MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', VERIFY_CHECKSUMS true)",
-        )?;
-        let [begin] = &result(&mut connection)?[..] else {
-            return Err(connection.unexpected("a backup without a beginning".to_string()));
-        };
-        let (start, timeline) = place(&connection, begin)?;
-        let spaces = result(&mut connection)?;
-        let detail = BaseDetail {
-            format: DETAIL_FORMAT,
-            system_identifier,
-            server_version: version,
-            wal_segment_bytes,
-            timeline,
-            start,
-            end: start,
-            page_checksums,
-            archives: archives(&spaces),
-        };
-        let judged_from = (page_checksums && usual_pages).then_some(start);
-        Ok(Self {
-            connection,
-            detail,
-            part: Part::Before,
-            pending: 0..0,
-            archive: Archive::new(),
-            arrived: Arrived::new(judged_from),
-            inventory: Vec::new(),
-            failure: None,
-        })
-    }
-
-    // Reads on until bytes of `part` are pending, or it is over.
-    fn fill(&mut self, part: Part) -> Result<()> {
-        while self.pending.is_empty() && self.part <= part {
-            match self.connection.next()? {
-                Said::Copy(place) => {
-                    let content = place.start + 1..place.end;
-                    match self.connection.copied(place).first() {
-                        None => {
-                            return Err(self.connection.unexpected("an empty piece".to_string()));
-                        }
-                        Some(b'n') => self.enter_archive()?,
-                        Some(b'd') => self.take(content)?,
-                        Some(b'm') => {
-                            self.leave_archive()?;
-                            self.part = Part::Inventory;
-                        }
-                        // Progress.
-                        Some(b'p') => {}
-                        Some(_) => {
-                            return Err(self
-                                .connection
-                                .unexpected("a piece of a kind that is unknown".to_string()));
-                        }
-                    }
-                }
-                Said::CopyEnd => {
-                    if self.part != Part::Inventory {
-                        return Err(self.connection.unexpected("an early end".to_string()));
-                    }
-                    self.part = Part::End;
-                }
-                Said::Failed { message, code } => {
-                    return Err(self.connection.refused(message, code));
-                }
-                Said::Row(_) | Said::ResultEnd | Said::Ready => {
-                    return Err(self.connection.unexpected("an early end".to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn enter_archive(&mut self) -> Result<()> {
-        self.leave_archive()?;
-        let number = match self.part {
-            Part::Before => 0,
-            Part::Archive(number) => number + 1,
-            _ => return Err(self.connection.unexpected("an archive out of order".to_string())),
-        };
-        let Some(archive) = self.detail.archives.get(number) else {
-            return Err(self.connection.unexpected("an archive too many".to_string()));
-        };
-        self.arrived.enter(match &archive.tablespace {
-            Some(space) => PathBuf::from("pg_tblspc").join(&space.oid),
-            None => PathBuf::new(),
-        });
-        self.archive = Archive::new();
-        self.part = Part::Archive(number);
-        Ok(())
-    }
-
-    fn leave_archive(&mut self) -> Result<()> {
-        match self.part {
-            Part::Archive(_) => self.archive.finish().map_err(|error| self.not_as_sent(&error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn take(&mut self, place: Range<usize>) -> Result<()> {
-        match self.part {
-            Part::Archive(_) => {}
-            Part::Inventory => {
-                if self.inventory.len() + place.len() > INVENTORY_LIMIT {
-                    return Err(self.connection.unexpected("a list without an end".to_string()));
-                }
-                self.inventory.extend_from_slice(self.connection.copied(place.clone()));
-            }
-            Part::Before | Part::End => {
-                return Err(self.connection.unexpected("data out of order".to_string()));
-            }
-        }
-        self.pending = place;
-        Ok(())
-    }
-
-    // Hands over what is pending, as much as fits and has one texture, and looks at it on the way.
-    fn give(&mut self, room: &mut [u8]) -> Result<(usize, Texture)> {
-        let pending = self.connection.copied(self.pending.clone());
-        let mut length = room.len().min(pending.len());
-        let mut texture = Texture::Plain;
-        if matches!(self.part, Part::Archive(_)) {
-            length = length.min(self.archive.until_next_part());
-            if self.archive.is_in_content() && self.arrived.is_of_many_pages() {
-                texture = Texture::Pages;
-            }
-            let pushed = self.archive.push(&pending[..length], &mut self.arrived);
-            pushed.map_err(|error| self.not_as_sent(&error))?;
-        }
-        // A second reading of what the first has just fetched: from the cache.
-        room[..length].copy_from_slice(&self.connection.copied(self.pending.clone())[..length]);
-        self.pending.start += length;
-        Ok((length, texture))
-    }
-
-    fn not_as_sent(&self, what: &dyn std::fmt::Display) -> PostgresError {
-        let server = self.connection.server().to_string();
-        PostgresError::NotAsSent { server, what: what.to_string() }
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        if let Some(failure) = &self.failure {
-            return Err(self.connection.unexpected(failure.clone()));
-        }
-        let complete = self.detail.archives.len();
-        self.fill(Part::Inventory)?;
-        if self.part != Part::End || !self.pending.is_empty() {
-            return Err(self
-                .connection
-                .unexpected(format!("not all of its {complete} archives were read")));
-        }
-        let mut end = None;
-        let mut refusal = None;
-        loop {
-            match self.connection.next()? {
-                Said::Row(row) => end = Some(place(&self.connection, &row)?),
-                Said::Failed { message, code } => refusal = Some((message, code)),
-                Said::Ready => break,
-                Said::ResultEnd | Said::Copy(_) | Said::CopyEnd => {}
-            }
-        }
-        match refusal {
-            // It reads a page again before it calls it damaged: what we saw was torn by a write, and the WAL mends it.
-            None => self.arrived.clear(),
-            // All was sent, and the end is known: the base is whole but for the pages that are damaged in the cluster itself.
-            Some((_, code)) if code == DATA_CORRUPTED && end.is_some() => {
-                let (named, _) = self.arrived.bad_pages();
-                if named.is_empty() {
-                    self.arrived.doubt();
-                }
-            }
-            Some((message, code)) => return Err(self.connection.refused(message, code)),
-        }
-        let Some((lsn, timeline)) = end else {
-            return Err(self.connection.unexpected("a backup without an end".to_string()));
-        };
-        (self.detail.end, self.detail.timeline) = (lsn, timeline);
-        self.arrived.compare(&self.inventory).map_err(|what| self.not_as_sent(&what))
-    }
-}
-
-struct BaseStream {
-    base: Arc<BaseBackup>,
-    part: Part,
-}
-
-impl SourceStream for BaseStream {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<(usize, Texture)> {
-        let mut inner = self.base.lock();
-        let given = inner.fill(self.part).and_then(|()| {
-            // The next one has begun. (Somebody who leaves one in the middle is found out at the end.)
-            if inner.part != self.part { Ok((0, Texture::Plain)) } else { inner.give(room) }
-        });
-        given.map_err(|error| {
-            inner.failure = Some(error.to_string());
-            io::Error::other(error)
-        })
-    }
-}
-
-// The rows of one result.
-fn result(connection: &mut Connection) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    loop {
-        match connection.next()? {
-            Said::Row(row) => rows.push(row),
-            Said::ResultEnd => return Ok(rows),
-            Said::Failed { message, code } => return Err(connection.refused(message, code)),
-            Said::Copy(_) | Said::CopyEnd | Said::Ready => {
-                return Err(connection.unexpected("an answer out of order".to_string()));
-            }
-        }
-    }
-}
-
-fn place(connection: &Connection, row: &Row) -> Result<(Lsn, u32)> {
-    let [Some(lsn), Some(timeline)] = &row[..] else {
-        return Err(connection.unexpected("a place that is none".to_string()));
-    };
-    let lsn = lsn.parse().map_err(|error| connection.unexpected(error))?;
-    let timeline = timeline.parse();
-    Ok((lsn, timeline.map_err(|_| connection.unexpected("a timeline that is none".to_string()))?))
-}
-
-fn archives(spaces: &[Row]) -> Vec<ArchiveDetail> {
-    let mut archives = Vec::new();
-    for (number, row) in spaces.iter().enumerate() {
-        let field = |place: usize| row.get(place).cloned().flatten();
-        let tablespace = match (field(0), field(1)) {
-            (Some(oid), Some(location)) => Some(Tablespace { oid, location: location.into() }),
-            _ => None,
-        };
-        let what = match &tablespace {
-            Some(space) => format!("tablespace-{}", space.oid),
-            None => "base".to_string(),
-        };
-        // Numbered, since files are read in the order of their names.
-        archives.push(ArchiveDetail { file: format!("{:04}-{what}.tar", number + 1), tablespace });
-    }
-    archives
-}
-
-fn number<T: std::str::FromStr>(connection: &mut Connection, name: &str) -> Result<T> {
+/// Returns the number that is a setting of the server.
+pub(super) fn number<T: std::str::FromStr>(connection: &mut Connection, name: &str) -> Result<T> {
     let text = connection.ask_one(&format!("SHOW {name}"))?;
     text.parse().map_err(|_| connection.unexpected(format!("{name} is {text}")))
 }
 
-fn wal_segment_bytes(connection: &mut Connection) -> Result<u64> {
+/// Returns the bytes of a segment of WAL.
+pub(super) fn wal_segment_bytes(connection: &mut Connection) -> Result<u64> {
     let text = connection.ask_one("SHOW wal_segment_size")?;
     let units = [("GB", 30), ("MB", 20), ("kB", 10), ("B", 0)];
     let parsed = units.into_iter().find_map(|(unit, shift)| {

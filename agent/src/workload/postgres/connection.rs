@@ -150,6 +150,11 @@ impl Connection {
         self.stream.closer().map_err(broken(self))
     }
 
+    /// Returns the server's process, if it runs on this machine and is known.
+    pub(super) fn peer(&self) -> Option<i32> {
+        self.stream.peer()
+    }
+
     /// Returns the server as it is named to people.
     pub(crate) fn server(&self) -> &str {
         &self.server

@@ -84,6 +84,22 @@ pub(crate) enum PostgresError {
         /// Which file, and how.
         what: String,
     },
+    /// Its files cannot be read by us.
+    #[error("the files of {server} cannot be read here: {why}")]
+    NotReadHere {
+        /// Socket or host.
+        server: String,
+        /// Why.
+        why: String,
+    },
+    /// What was read does not make a base.
+    #[error("what was read of {server} is no base: {what}")]
+    NoBase {
+        /// Socket or host.
+        server: String,
+        /// What is wrong.
+        what: String,
+    },
     /// A file of a point is not as it must be.
     #[error("{object} of the point cannot be used: {why}")]
     Unusable {
@@ -177,6 +193,9 @@ impl PostgresError {
             }
             Self::Refused { .. } | Self::Password { .. } => {
                 "see docs/workloads/postgres.md for the role and the line of pg_hba.conf it needs"
+            }
+            Self::NotReadHere { .. } => {
+                "read_from = \"server\" in the source has the server send them; see docs/workloads/postgres.md"
             }
             Self::WalMissing { .. } => {
                 "name a target that can be reached, or --at latest if nothing is missing before the end; where the old server still runs, \"select pg_switch_wal()\" sends what is not here yet"

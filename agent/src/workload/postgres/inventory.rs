@@ -5,25 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, Digest};
 use serde::Deserialize;
-use storepool::chunker::PAGES_LENGTH;
 
 use super::archive::{Malformed, Member, MemberKind, Visitor};
+use super::base::BadPage;
 use super::lsn::Lsn;
-use super::pages::{PageCheck, is_of_pages};
+use super::pages::{PageCheck, is_of_many_pages};
 
 /// Most damaged pages named one by one; more are counted.
 const NAMED_PAGES: usize = 1000;
-/// Bytes of a file whose pages are cut as such; many small files together make better chunks.
-const MANY_PAGES: u64 = 4 * PAGES_LENGTH as u64;
-
-/// A page whose checksum is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BadPage {
-    /// The file, as in the data directory.
-    pub(super) file: PathBuf,
-    /// Its number in the relation.
-    pub(super) block: u32,
-}
 
 /// What arrived: length and CRC-32C of each file, and pages that are damaged.
 pub(super) struct Arrived {
@@ -118,7 +107,7 @@ impl Visitor for Arrived {
         }
         let path = self.below.join(&member.path);
         let pages = self.judged_from.and_then(|start| PageCheck::of(&path, start));
-        let is_of_many_pages = member.size >= MANY_PAGES && is_of_pages(&path);
+        let is_of_many_pages = is_of_many_pages(&path, member.size);
         let sum = Digest::new(CrcAlgorithm::Crc32Iscsi);
         self.open = Some(OpenFile { path, is_of_many_pages, size: 0, sum, pages });
         Ok(())
@@ -195,6 +184,7 @@ fn crc_of_hex(text: &str) -> Option<u32> {
 mod tests {
     use super::super::archive::Archive;
     use super::super::archive::tests::member;
+    use super::super::pages::MANY_PAGES;
     use super::*;
 
     fn list(path: &str, size: usize, sum: u32) -> String {

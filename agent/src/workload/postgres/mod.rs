@@ -1,7 +1,7 @@
 //! PostgreSQL: a physical base of the whole cluster, the WAL from it on, and dumps of single databases.
 //!
-//! A base comes through the replication protocol and is stored as it comes, one archive per tablespace, without a copy on disk in between
-//! ([`base`]). WAL comes by `keepwell wal-push` ([`wal_tree`]); [`recovery`] makes a data directory that starts out of both.
+//! A base is stored as it comes, one archive per tablespace, without a copy on disk in between ([`base`]): through the replication protocol, or from the
+//! files of a server on this machine. WAL comes by `keepwell wal-push` ([`wal_tree`]); [`recovery`] makes a data directory that starts out of both.
 
 mod archive;
 pub(crate) mod base;
@@ -9,10 +9,13 @@ pub(crate) mod connection;
 pub(crate) mod error;
 mod incoming;
 mod inventory;
+mod local;
 pub(crate) mod lsn;
 mod pages;
+mod peer;
 pub(crate) mod recovery;
 pub(crate) mod route;
+mod served;
 mod stream;
 pub(crate) mod trial;
 mod unpack;
@@ -30,20 +33,21 @@ use storepool::manifest::{Owners, ProblemKind};
 use storepool::source::{DataSource, SourceDirectory, SourceError, SourceStat};
 use zeroize::Zeroizing;
 
-use self::base::{BaseBackup, BaseDetail};
+use self::base::{BaseBackup, BaseDetail, Ended};
 use self::connection::{Address, Connection, Purpose, Way};
 use self::error::PostgresError;
 use super::dumps::DumpDetail;
 use super::program::Program;
 use super::streams::{LastStream, OpenStream, StreamTree};
 use super::{Finding, Prepared, Surroundings, Workload, WorkloadError};
-use crate::config::{DatabasesConfig, PostgresConfig, SslMode};
+use crate::config::{DatabasesConfig, PostgresConfig, ReadFrom, SslMode};
 use crate::error::Cause;
 
 /// The kind of these points.
 pub(crate) const WORKLOAD: &str = "postgres";
 /// Roles and tablespaces, which belong to no database.
 const GLOBALS: &str = "globals.sql";
+const READ_BY_SERVER: &str = "leave read_from = \"files\" away, and the server sends them itself";
 /// Where Debian and others keep the authorities that the system trusts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Longest password file.
@@ -66,6 +70,22 @@ pub(crate) struct PostgresDetail {
 impl Postgres {
     pub(super) fn new(config: PostgresConfig) -> Self {
         Self { config }
+    }
+
+    // For people; an error only where nobody but us is to read.
+    fn who_reads(&self) -> Result<String, PostgresError> {
+        if !self.config.physical {
+            return Ok(String::new());
+        }
+        match (self.config.read_from, local::examine(&address(&self.config)?)) {
+            (ReadFrom::Server, _) => Ok("; it sends its files itself".to_string()),
+            (_, Ok(())) => Ok("; its files are read here".to_string()),
+            (ReadFrom::Files, Err(error)) => Err(error),
+            (ReadFrom::Auto, Err(PostgresError::NotReadHere { why, .. })) => {
+                Ok(format!("; it sends its files itself, since {why}"))
+            }
+            (ReadFrom::Auto, Err(_)) => Ok("; it sends its files itself".to_string()),
+        }
     }
 
     // The databases to be dumped, and how the roles are.
@@ -115,7 +135,10 @@ impl Workload for Postgres {
                 "its WAL is to be kept, but archive_mode is off",
                 "set archive_mode = on and archive_command = 'keepwell wal-push %p', and restart it",
             )],
-            Ok((version, _)) => vec![Finding::good(what, format!("PostgreSQL {version} answers"))],
+            Ok((version, _)) => vec![match self.who_reads() {
+                Ok(reads) => Finding::good(what, format!("PostgreSQL {version} answers{reads}")),
+                Err(error) => Finding::bad(what, error.chain(), READ_BY_SERVER),
+            }],
             Err(error) => vec![Finding::bad(what, error.chain(), fix)],
         }
     }
@@ -135,11 +158,11 @@ impl Workload for Postgres {
         let (dumps, globals) = self.dumps(&address)?;
         let base = match self.config.physical && !surroundings.dry_run {
             true => {
-                let begun = BaseBackup::begin(&address, surroundings.monitor);
+                let begun = base::begin(&address, self.config.read_from, surroundings.monitor);
                 if surroundings.monitor.cancelled() {
                     return Err(storepool::Error::Interrupted.into());
                 }
-                Some(Arc::new(begun?))
+                Some(begun?)
             }
             false => None,
         };
@@ -210,7 +233,7 @@ impl Cluster {
     fn new(
         name: String,
         address: Address,
-        base: Option<Arc<BaseBackup>>,
+        base: Option<Arc<dyn BaseBackup>>,
         (dumps, globals): (Vec<DumpDetail>, Globals),
         doubts: Vec<(EntryPath, SourceError)>,
     ) -> Self {
@@ -241,11 +264,11 @@ impl Cluster {
 
 fn open(
     address: &Address,
-    base: Option<&Arc<BaseBackup>>,
+    base: Option<&Arc<dyn BaseBackup>>,
     (dumps, globals): (&[DumpDetail], Globals),
     name: &str,
 ) -> Result<OpenStream, WorkloadError> {
-    if let Some(stream) = base.and_then(|base| base.stream(name)) {
+    if let Some(stream) = base.and_then(|base| base.clone().stream(name)) {
         return Ok(stream);
     }
     let missing = || WorkloadError::failed(format!("\"{name}\" is no part of the cluster"));
@@ -254,13 +277,13 @@ fn open(
 }
 
 fn finish(
-    base: Option<&BaseBackup>,
+    base: Option<&dyn BaseBackup>,
     dumps: &[DumpDetail],
     doubts: &Mutex<Vec<(EntryPath, SourceError)>>,
 ) -> Result<String, WorkloadError> {
     let mut detail = PostgresDetail::default();
     if let Some(base) = base {
-        let (base, pages, count) = base.finish()?;
+        let Ended { detail: base, bad_pages: pages, bad_page_count: count } = base.finish()?;
         detail.base = Some(base);
         let mut doubts = doubts.lock().unwrap_or_else(PoisonError::into_inner);
         for page in &pages {

@@ -5,10 +5,14 @@
 
 use std::path::Path;
 
+use storepool::chunker::PAGES_LENGTH;
+
 use super::lsn::Lsn;
 
 /// The only page size we judge; other builds are rare.
 pub(super) const PAGE: usize = 8192;
+/// Bytes of a file whose pages are cut as such; many small files together make better chunks.
+pub(super) const MANY_PAGES: u64 = 4 * PAGES_LENGTH as u64;
 /// Pages of one file of a relation; a larger relation has several.
 const PAGES_OF_SEGMENT: u32 = (1 << 30) / PAGE as u32;
 const LANES: usize = 32;
@@ -49,8 +53,37 @@ const BASES: [u32; LANES] = [
 ];
 
 /// Judges the pages of one file.
-pub(super) struct PageCheck {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageJudge {
     start: Lsn,
+    first: u32,
+}
+
+impl PageJudge {
+    /// Returns the judge of a file, if it is one of pages. `start` is where the backup began.
+    pub(super) fn of(path: &Path, start: Lsn) -> Option<Self> {
+        let first = segment_of(path)?.checked_mul(PAGES_OF_SEGMENT)?;
+        Some(Self { start, first })
+    }
+
+    /// Returns whether a page, by its number in the file, has the right checksum, or need not have it: it is empty, or comes back from the WAL.
+    pub(super) fn is_sound(&self, page: &[u8], block: u32) -> bool {
+        let word = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
+        let half = |at: usize| u64::from(u32::from_le_bytes([0, 1, 2, 3].map(|i| page[at + i])));
+        let is_new = word(14) == 0;
+        let lsn = Lsn(half(0) << 32 | half(4));
+        is_new || lsn >= self.start || checksum(page, self.number(block)) == word(8)
+    }
+
+    /// Returns the number in the relation of a page by its number in the file.
+    pub(super) fn number(&self, block: u32) -> u32 {
+        self.first.wrapping_add(block)
+    }
+}
+
+/// Judges the pages of one file while it passes.
+pub(super) struct PageCheck {
+    judge: PageJudge,
     block: u32,
     page: Vec<u8>,
     wrong: Vec<u32>,
@@ -59,9 +92,8 @@ pub(super) struct PageCheck {
 impl PageCheck {
     /// Returns the check of a file, if it is one of pages. `start` is where the backup began.
     pub(super) fn of(path: &Path, start: Lsn) -> Option<Self> {
-        let segment = segment_of(path)?;
-        let block = segment.checked_mul(PAGES_OF_SEGMENT)?;
-        Some(Self { start, block, page: Vec::with_capacity(PAGE), wrong: Vec::new() })
+        let judge = PageJudge::of(path, start)?;
+        Some(Self { judge, block: 0, page: Vec::with_capacity(PAGE), wrong: Vec::new() })
     }
 
     /// Takes the next bytes.
@@ -91,24 +123,17 @@ impl PageCheck {
     }
 
     fn judge(&mut self, page: &[u8]) {
-        let word = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
-        let half = |at: usize| u64::from(u32::from_le_bytes([0, 1, 2, 3].map(|i| page[at + i])));
         let block = self.block;
         self.block = self.block.wrapping_add(1);
-        let is_new = word(14) == 0;
-        let lsn = Lsn(half(0) << 32 | half(4));
-        if is_new || lsn >= self.start {
-            return;
-        }
-        if checksum(page, block) != word(8) {
-            self.wrong.push(block);
+        if !self.judge.is_sound(page, block) {
+            self.wrong.push(self.judge.number(block));
         }
     }
 }
 
-/// Returns whether a file of a data directory is one of pages.
-pub(super) fn is_of_pages(path: &Path) -> bool {
-    segment_of(path).is_some()
+/// Returns whether a file of a data directory, of this length, is one of pages that are cut as such.
+pub(super) fn is_of_many_pages(path: &Path, size: u64) -> bool {
+    size >= MANY_PAGES && segment_of(path).is_some()
 }
 
 // Which segment of a relation a file is; `None` for files that are not of pages.
@@ -157,10 +182,11 @@ fn checksum(page: &[u8], block: u32) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn page(lsn: u64, block: u32) -> Vec<u8> {
+    /// Returns a page with a right checksum.
+    pub(in super::super) fn page(lsn: u64, block: u32) -> Vec<u8> {
         let mut page: Vec<u8> = (0..PAGE).map(|at| (at * 31 % 251) as u8).collect();
         page[..4].copy_from_slice(&((lsn >> 32) as u32).to_le_bytes());
         page[4..8].copy_from_slice(&(lsn as u32).to_le_bytes());

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStor
 
 use super::connection::{Address, Way};
 use super::error::PostgresError;
+use super::peer::listener;
 use crate::config::SslMode;
 
 type Result<T> = std::result::Result<T, PostgresError>;
@@ -65,6 +66,14 @@ impl Stream {
             Self::Tcp(stream) => Closer::Tcp(stream.try_clone()?),
             Self::Tls(stream) => Closer::Tcp(stream.sock.try_clone()?),
         })
+    }
+
+    /// Returns the process that listens at the other end, if it runs on this machine and is known.
+    pub(super) fn peer(&self) -> Option<i32> {
+        match self {
+            Self::Unix(stream) => listener(stream),
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
     }
 
     /// Reads what has come.

@@ -245,11 +245,16 @@ pub(crate) struct SegmentHead {
 impl SegmentHead {
     /// Reads the head of a segment and compares it with its name (`XLogLongPageHeaderData` of `src/include/access/xlog_internal.h`).
     pub(crate) fn read(path: &Path, segment: Segment) -> Result<Self, PostgresError> {
+        let file = File::open(path).map_err(PostgresError::file("open", path))?;
+        Self::of(&file, path, segment)
+    }
+
+    /// Reads the head of a segment that is open.
+    pub(super) fn of(file: &File, path: &Path, segment: Segment) -> Result<Self, PostgresError> {
         let wrong = |why: &str| PostgresError::NotThatWal {
             path: path.to_path_buf(),
             why: why.to_string(),
         };
-        let file = File::open(path).map_err(PostgresError::file("open", path))?;
         let mut head = [0; 40];
         file.read_exact_at(&mut head, 0).map_err(|_| wrong("it has no first page"))?;
         let head = Self::parse(&head, segment).map_err(wrong)?;
