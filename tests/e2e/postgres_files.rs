@@ -78,6 +78,13 @@ fn strange() -> Postgres {
     postgres.sql("postgres", &format!("create tablespace fast location '{}'", space.display()));
     postgres
         .sql("postgres", "create table far tablespace fast as select generate_series(1, 5000) n");
+    // Inside the data directory, which the server warns of and does.
+    let inner = postgres.data().join("inner");
+    fs::create_dir(&inner).expect("a folder");
+    postgres.give(&inner);
+    postgres
+        .sql("postgres", &format!("create tablespace inner_one location '{}'", inner.display()));
+    postgres.sql("postgres", "create table nearby tablespace inner_one as select 1 as n");
     postgres.sql("postgres", "create unlogged table fleeting as select generate_series(1, 5000) n");
     postgres.sql("postgres", "create unlogged table far_fleeting (n int) tablespace fast");
     postgres.sql("postgres", "create database other");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crc_fast::{CrcAlgorithm, checksum};
 
+use super::super::lsn::Lsn;
 use super::folder::Folder;
 
 /// Its name in the data directory.
@@ -55,6 +56,11 @@ impl Control {
     pub(super) fn catalog_version(&self) -> u32 {
         u32::from_le_bytes(std::array::from_fn(|at| self.bytes[12 + at]))
     }
+
+    /// Returns where recovery from its last checkpoint begins.
+    pub(super) fn redo(&self) -> Lsn {
+        Lsn(u64::from_le_bytes(std::array::from_fn(|at| self.bytes[40 + at])))
+    }
 }
 
 fn is_whole(bytes: &[u8]) -> bool {
@@ -77,13 +83,15 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("global")).unwrap();
         let mut bytes: Vec<u8> = (0..288).map(|at| (at * 7 % 251) as u8).collect();
+        bytes[40..48].copy_from_slice(&0x300_0028_u64.to_le_bytes());
         let sum = checksum(CrcAlgorithm::Crc32Iscsi, &bytes) as u32;
         bytes.extend(sum.to_le_bytes());
         bytes.resize(8192, 0);
         let data = Folder::open(place.path()).unwrap();
 
         fs::write(place.path().join(CONTROL), &bytes).unwrap();
-        assert_eq!(Control::read(&data).unwrap().bytes, bytes);
+        let control = Control::read(&data).unwrap();
+        assert_eq!((&control.bytes, control.redo()), (&bytes, Lsn(0x300_0028)));
         for at in [0, 100, 287, 290] {
             let mut torn = bytes.clone();
             torn[at] ^= 1;

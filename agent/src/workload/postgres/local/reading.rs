@@ -66,8 +66,14 @@ enum Coming {
 struct Open {
     member: Member,
     content: Content,
-    // WAL is not listed.
-    is_listed: bool,
+    origin: Origin,
+}
+
+// Where the content of a member comes from.
+enum Origin {
+    Data,
+    // By its name there, and its inode.
+    Wal(PathBuf, u64),
 }
 
 impl Reading {
@@ -199,6 +205,11 @@ impl Reading {
 
     // What is in it comes before what comes after it. One that is gone belonged to what was dropped, which the WAL tells.
     fn folder(&mut self, path: &Path) -> Result<()> {
+        let place = self.root().path().join(path);
+        if self.spaces.iter().any(|space| space.tablespace.location == place) {
+            // A tablespace inside the data directory, against all advice: it has an archive of its own.
+            return self.empty_folder(path);
+        }
         let found = match self.root().list(path) {
             Err(error) if is_gone(&error) && !path.as_os_str().is_empty() => return Ok(()),
             found => found.map_err(|cause| self.cannot("list", path, cause))?,
@@ -252,12 +263,12 @@ impl Reading {
         let judge = is_judged.then(|| PageJudge::of(&member.path, self.session.start)).flatten();
         self.head(&member)?;
         let content = Content::new(file, member.size, texture, judge);
-        self.open = Some(Open { member, content, is_listed: true });
+        self.open = Some(Open { member, content, origin: Origin::Data });
         Ok(())
     }
 
     fn close(&mut self) -> Result<()> {
-        let Some(Open { member, content, is_listed }) = self.open.take() else { return Ok(()) };
+        let Some(Open { member, content, origin }) = self.open.take() else { return Ok(()) };
         let whole = content.finish();
         let path = self.listed_path(&member.path);
         for block in whole.wrong {
@@ -266,8 +277,10 @@ impl Reading {
                 self.bad_pages.push(BadPage { file: path.clone(), block });
             }
         }
-        if is_listed {
-            self.add_to_list(&path, &member, whole.sum);
+        match origin {
+            Origin::Data => self.add_to_list(&path, &member, whole.sum),
+            // Not listed, as the server does not.
+            Origin::Wal(name, inode) => self.must_be_in_place(&name, inode)?,
         }
         self.give(vec![0; member.padding()]);
         Ok(())
@@ -278,6 +291,10 @@ impl Reading {
         let control = control.map_err(|cause| self.cannot("read", Path::new(CONTROL), cause))?;
         if control.system_identifier() != self.cluster.system_identifier {
             return Err(self.no_base("its files became another cluster's".to_string()));
+        }
+        // The server noted there the checkpoint with which the backup began; a copy of its files, however like them, does not know of it.
+        if control.redo() < self.session.start {
+            return Err(self.no_base("its files do not follow what the server does".to_string()));
         }
         self.made_here(CONTROL, &control.bytes)
     }
@@ -333,25 +350,34 @@ impl Reading {
         if head.system_identifier != self.cluster.system_identifier {
             return Err(self.no_base(format!("segment {segment} is another cluster's")));
         }
-        self.unlisted(&name, file)
+        self.log(&name, file)
     }
 
     fn history(&mut self, name: &Path) -> Result<()> {
         let file = self.cluster.wal.file(name);
         let path = self.cluster.wal.path().join(name);
         let file = file.map_err(PostgresError::file("open", &path))?;
-        self.unlisted(name, file)
+        self.log(name, file)
     }
 
-    fn unlisted(&mut self, name: &Path, file: std::fs::File) -> Result<()> {
+    fn log(&mut self, name: &Path, file: std::fs::File) -> Result<()> {
         let path = Path::new(WAL).join(name);
         let stat = rustix::fs::fstat(&file);
         let stat = stat.map_err(|cause| self.cannot("examine", &path, cause.into()))?;
         let member = member(path, MemberKind::File, &stat);
         self.head(&member)?;
         let content = Content::new(file, member.size, Texture::Plain, None);
-        self.open = Some(Open { member, content, is_listed: false });
+        let origin = Origin::Wal(name.to_path_buf(), stat.st_ino);
+        self.open = Some(Open { member, content, origin });
         Ok(())
+    }
+
+    // A segment that is no longer kept gets another name, and then other content: the slot keeps it, unless the administrator has set a limit for slots.
+    fn must_be_in_place(&self, name: &Path, inode: u64) -> Result<()> {
+        match self.cluster.wal.look(name) {
+            Ok(stat) if stat.st_ino == inode => Ok(()),
+            _ => Err(self.no_base(format!("{} was removed while it was read", name.display()))),
+        }
     }
 
     // A file whose content is there already, with the owner of the data directory.
