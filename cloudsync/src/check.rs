@@ -24,7 +24,6 @@ use crate::crypto::slot::SLOT_LENGTH;
 use crate::error::{Error, Result, StoreFault};
 use crate::layout::{Generation, ObjectHash, ObjectKind, ObjectName, content_prefixes};
 use crate::ledger::Ledger;
-use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::snapshot::Snapshot;
@@ -327,7 +326,7 @@ async fn check_indexes(
                     wrong.insert(ordinal);
                 }
             }
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 report.add("index", &name, Some(ordinal), error);
                 wrong.insert(ordinal);
             }

@@ -512,4 +512,10 @@ impl Error {
                 | Self::Forked { .. }
         )
     }
+
+    /// Returns whether the error says that bytes are wrong or gone, in the vault or in the pool, and not that they cannot be had just now.
+    pub fn is_gap(&self) -> bool {
+        let fault = matches!(self.store_fault(), Some(StoreFault::NotFound | StoreFault::Corrupt));
+        fault || self.is_damage() || matches!(self, Self::Pool(error) if error.is_damage())
+    }
 }

@@ -22,7 +22,7 @@ use crate::layout::ObjectKind;
 use crate::marks::LiveChunks;
 use crate::recovery::manifest_of;
 use crate::store::proof::{PutOutcome, put_proved};
-use crate::sync::{is_gap, read_table};
+use crate::sync::read_table;
 use crate::vault::Ordinals;
 use crate::vault::chain::{Draft, Realm};
 use crate::vault::commit::{Changes, CommitKind, Moved, ObjectRecord, PointRecord};
@@ -274,7 +274,7 @@ impl Healing<'_> {
             Some(bytes) => bytes,
             None => match manifest_of(self.realm, &self.state, &point, Handle::current()).await {
                 Ok(manifest) => manifest.encode(),
-                Err(error) if is_gap(&error) => return Ok(replacement),
+                Err(error) if error.is_gap() => return Ok(replacement),
                 Err(error) => return Err(error),
             },
         };
@@ -310,7 +310,7 @@ impl Healing<'_> {
             match read_table(self.realm, &record).await {
                 Ok(toc) => tables.push(record.hash, record.copy, record.kind, &toc),
                 // Its own replacement brings an index of its own.
-                Err(error) if is_gap(&error) => {}
+                Err(error) if error.is_gap() => {}
                 Err(error) => return Err(error),
             }
         }

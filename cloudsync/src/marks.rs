@@ -15,7 +15,6 @@ use crate::crypto::ring::{RealmKeys, VaultChunkId};
 use crate::error::{Error, Result};
 use crate::layout::ObjectKind;
 use crate::recovery::{VaultChunks, read_manifest};
-use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::commit::PointRecord;
@@ -126,7 +125,7 @@ pub(crate) async fn mark(
 
 // Bytes that are wrong or gone leave the marks without worth; other failures end the run.
 fn hole<T>(error: Error) -> Result<Option<T>> {
-    let damage = is_gap(&error) || matches!(error, Error::NoSuchPoint { .. });
+    let damage = error.is_gap() || matches!(error, Error::NoSuchPoint { .. });
     if !damage {
         return Err(error);
     }

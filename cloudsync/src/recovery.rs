@@ -22,7 +22,6 @@ use tokio::runtime::Handle;
 use crate::crypto::container::{self, object_limit};
 use crate::error::{Error, Result, SealError};
 use crate::layout::{ObjectHash, ObjectKind};
-use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::PointRecord;
 use crate::vault::snapshot::Snapshot;
@@ -59,7 +58,7 @@ impl VaultPoint {
         let chunks = VaultChunks::open(realm, snapshot, &record.needs, runtime).await?;
         match read_manifest(realm, snapshot, &record).await {
             Ok(manifest) => Ok(Self { record, manifest, chunks }),
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 let work = move || (manifest_chunk(&chunks, point), chunks);
                 let (found, chunks) = tokio::task::spawn_blocking(work)
                     .await
@@ -80,7 +79,7 @@ pub async fn manifest_of(
     runtime: Handle,
 ) -> Result<Manifest> {
     match read_manifest(realm, snapshot, point).await {
-        Err(error) if is_gap(&error) => {
+        Err(error) if error.is_gap() => {
             let opened = VaultPoint::open(realm, snapshot, point.id, runtime).await;
             opened.map(|point| point.manifest).map_err(|_| error)
         }

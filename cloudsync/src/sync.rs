@@ -39,7 +39,7 @@ use crate::vault::chain::{Realm, Surroundings};
 use crate::vault::commit::ServerConfiguration;
 use crate::vault::snapshot::Snapshot;
 
-pub(crate) use crate::sync::settle::{is_gap, read_index, read_table};
+pub(crate) use crate::sync::settle::{read_index, read_table};
 
 /// Names of half objects that one sync gives up before it gives up itself.
 const BURIALS_MOST: u32 = 16;

@@ -162,6 +162,25 @@ impl FileSystem {
         files.filter(|path| path.to_string_lossy().ends_with(suffix)).collect()
     }
 
+    /// Copies everything below a folder to another one, as a copy of the whole disk holds it: all of it is durable there.
+    pub(crate) fn copy_below(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let below = self.folders.iter().filter(|(path, _)| path.starts_with(from));
+        let folders: Vec<_> = below.map(|(path, it)| (path.clone(), it.files.clone())).collect();
+        for (path, files) in folders {
+            let target = to.join(path.strip_prefix(from).unwrap_or(Path::new("")));
+            self.create_folder(&target)?;
+            for (name, file) in files {
+                let bytes = self.bytes(file).clone();
+                let copy = Content { synced: bytes.len(), bytes, lost: false };
+                let number = self.next;
+                self.next += 1;
+                self.files.insert(number, copy);
+                self.folder(&target)?.files.insert(name, number);
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the power go: of what is not synced nothing stays, or with `luck` a part of it, some of that as zeros.
     pub(crate) fn cut_power(&mut self, luck: Option<&mut Chance>) {
         let mut none = Chance::new(0);

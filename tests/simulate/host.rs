@@ -8,19 +8,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudsync::crypto::passphrase::Passphrase;
-use cloudsync::crypto::slot::KdfCosts;
-use cloudsync::layout::ObjectName;
+use cloudsync::crypto::slot::{KdfCosts, KdfLimits};
+use cloudsync::layout::{Generation, InstanceId, Label, ObjectName};
 use cloudsync::ledger::Ledger;
 use cloudsync::recovery::VaultPoint;
 use cloudsync::store::ObjectStore;
 use cloudsync::testing::{MemoryStore, SeededEntropy};
 use cloudsync::vault::anchor::Anchor;
 use cloudsync::vault::chain::{Realm, Surroundings};
+use cloudsync::vault::commit::Changes;
 use cloudsync::vault::credentials::Credentials;
 use cloudsync::vault::key_file::UnlockedKey;
 use cloudsync::vault::{NewServer, NewVault, REGISTRATION_PERIOD, Vault};
 use storepool::chunks::{ChunkSource, PoolChunks};
 use storepool::clock::{Clock, Timestamp};
+use storepool::entropy::random_bytes;
 use storepool::entry::EntryPath;
 use storepool::id::PointId;
 use storepool::manifest::Manifest;
@@ -31,7 +33,7 @@ use storepool::tree::{Node, TreeCursor};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::machine::{Fate, Machine, Process};
+use crate::machine::{Fate, Machine, Process, copy_tree};
 use crate::network::{Line, Network, Trouble};
 use crate::script::{Death, IndexFate};
 
@@ -57,12 +59,31 @@ impl Clock for SimulatedClock {
     }
 }
 
-// A vault with a registered server. Deriving keys is slow on purpose, so all histories of a run begin with the same one.
+// What a server has after its registration.
+struct Registered {
+    key: UnlockedKey,
+    anchor: Vec<u8>,
+}
+
+// A vault with two registered servers. Deriving keys is slow on purpose, so all histories of a run begin with the same one.
 struct Beginning {
     store: MemoryStore,
     credentials: Credentials,
-    key: UnlockedKey,
-    anchor: Vec<u8>,
+    servers: Vec<Registered>,
+}
+
+/// What passphrases cost here.
+pub(crate) const COSTS: KdfCosts = KdfCosts { lanes: 1, ..KdfCosts::LIGHTEST };
+/// The names of the servers in the vault.
+const LABELS: [&str; 2] = ["web1", "web2"];
+
+/// Returns the passphrase of every server.
+pub(crate) fn passphrase() -> Passphrase {
+    Passphrase::new("correct horse battery staple").expect("long enough")
+}
+
+fn label(server: usize) -> Label {
+    LABELS[server].parse().expect("a label")
 }
 
 fn beginning() -> &'static Beginning {
@@ -80,21 +101,22 @@ fn beginning() -> &'static Beginning {
             labels: Vec::new(),
             access: Default::default(),
         };
-        let anchor = folder.path().join("anchor");
-        let registered = runtime().block_on(async {
+        let (credentials, servers) = runtime().block_on(async {
             let (vault, credentials) =
                 Vault::create(store.clone(), &request, &around).await.expect("created");
-            let passphrase = Passphrase::new("correct horse battery staple").expect("long enough");
-            let label = "web1".parse().expect("a label");
-            let costs = KdfCosts { lanes: 1, ..KdfCosts::LIGHTEST };
-            let server =
-                NewServer { label: &label, passphrase: &passphrase, costs, anchor: &anchor };
-            let done = vault.register(&credentials, server, &around).await.expect("registered");
-            (credentials, done.key)
+            let mut servers = Vec::new();
+            for number in 0..LABELS.len() {
+                let (label, passphrase) = (label(number), passphrase());
+                let anchor = folder.path().join(format!("anchor{number}"));
+                let (label, passphrase) = (&label, &passphrase);
+                let server = NewServer { label, passphrase, costs: COSTS, anchor: &anchor };
+                let done = vault.register(&credentials, server, &around).await.expect("registered");
+                let anchor = fs::read(anchor).expect("written at registration");
+                servers.push(Registered { key: done.key, anchor });
+            }
+            (credentials, servers)
         });
-        let (credentials, key) = registered;
-        let anchor = fs::read(anchor).expect("written at registration");
-        Beginning { store: store.copy(), credentials, key, anchor }
+        Beginning { store: store.copy(), credentials, servers }
     })
 }
 
@@ -105,7 +127,12 @@ pub(crate) fn runtime() -> Runtime {
 
 /// The server.
 pub(crate) struct Host {
-    folder: TempDir,
+    // Where the files of this server lie: those of another one lie beside them.
+    home: PathBuf,
+    // Which of the registered servers it is.
+    number: usize,
+    // Kept as long as any server of the history.
+    folder: Arc<TempDir>,
     pub(crate) machine: Arc<Machine>,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) network: Arc<Network>,
@@ -132,9 +159,7 @@ impl Host {
             // Locks and the index are on the real file system.
             fs::create_dir_all(root.join("locks")).expect("a folder for locks");
         }
-        let start = beginning();
-        fs::write(home.join("anchor"), &start.anchor).expect("the anchor");
-        let store = Arc::new(start.store.copy());
+        let store = Arc::new(beginning().store.copy());
         let mut host = Self {
             machine: Machine::new(&home),
             clock: Arc::new(SimulatedClock(AtomicI64::new(store.now().0))),
@@ -144,19 +169,70 @@ impl Host {
             absent: BTreeSet::new(),
             next_pid: (seed as u32).wrapping_shl(12),
             old: BTreeMap::new(),
-            folder,
+            home,
+            number: 0,
+            folder: Arc::new(folder),
         };
-        let process = host.start(Fate::Lives);
-        for root in &host.roots {
-            host.machine.files(|files| files.create_folder(root)).expect("a disk");
-        }
-        Pool::create(&host.roots, options(), host.world(&process)).expect("a new pool");
+        host.settle_in();
         host
+    }
+
+    /// Sets up another server of the same vault, with a label and keys of its own. (Both are in one room: when the power goes, it goes for both.)
+    pub(crate) fn neighbour(&self) -> Self {
+        let mut host = self.beside("neighbour", 1);
+        for root in &host.roots {
+            fs::create_dir_all(root.join("locks")).expect("a folder for locks");
+        }
+        host.settle_in();
+        host
+    }
+
+    /// Copies the whole machine: pool, keys, and what it knows of the vault.
+    pub(crate) fn twin(&self) -> Self {
+        let mut host = self.beside("twin", self.number);
+        copy_tree_but(&self.home, &host.home);
+        for (own, copy) in self.roots.iter().zip(&host.roots) {
+            self.machine.files(|files| files.copy_below(own, copy)).expect("a copy of a disk");
+        }
+        // What both make in the same moment is not the same.
+        host.clock = Arc::new(SimulatedClock(AtomicI64::new(self.clock.now().0 + 7_000_000_000)));
+        host.remember();
+        host
+    }
+
+    fn beside(&self, folder: &str, number: usize) -> Self {
+        let home = self.home.join(folder);
+        let moved = |root: &PathBuf| home.join(root.file_name().expect("a disk has a name"));
+        Self {
+            machine: self.machine.clone(),
+            clock: Arc::new(SimulatedClock(AtomicI64::new(self.store.now().0))),
+            store: self.store.clone(),
+            network: self.network.clone(),
+            roots: self.roots.iter().map(moved).collect(),
+            absent: BTreeSet::new(),
+            // Far from those of the server beside it.
+            next_pid: self.next_pid + (1 << 11),
+            old: BTreeMap::new(),
+            home,
+            number,
+            folder: self.folder.clone(),
+        }
+    }
+
+    // An empty pool, and what a registration leaves.
+    fn settle_in(&mut self) {
+        let anchor = &beginning().servers[self.number].anchor;
+        fs::write(self.home.join("anchor"), anchor).expect("the anchor");
+        let process = self.start(Fate::Lives);
+        for root in &self.roots {
+            self.machine.files(|files| files.create_folder(root)).expect("a disk");
+        }
+        Pool::create(&self.roots, options(), self.world(&process)).expect("a new pool");
     }
 
     /// Returns a path on the real file system.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("home").join(name)
+        self.home.join(name)
     }
 
     /// Starts a process.
@@ -184,10 +260,15 @@ impl Host {
         Line::new(self.store.clone(), self.network.clone(), process.clone(), troubles)
     }
 
+    /// Connects a process with another store, or with the vault in a moment in which nothing else arrives there.
+    pub(crate) fn line_to(&self, process: &Process, store: Arc<MemoryStore>) -> Arc<Line> {
+        Line::new(store, Network::new(0), process.clone(), Vec::new())
+    }
+
     /// Unlocks the vault.
     pub(crate) async fn realm(&self, store: Arc<dyn ObjectStore>) -> cloudsync::Result<Realm> {
         let start = beginning();
-        Vault::open(store, &start.credentials).await?.unlock_with(&start.key)
+        Vault::open(store, &start.credentials).await?.unlock_with(&start.servers[self.number].key)
     }
 
     /// Opens the ledger.
@@ -199,6 +280,49 @@ impl Host {
     pub(crate) fn anchor(&self, realm: &Realm) -> cloudsync::Result<Anchor> {
         let loaded = Anchor::load(&self.path("anchor"), realm.keys())?;
         Ok(loaded.expect("written at registration, and nothing removes it"))
+    }
+
+    /// Returns the newest generation that this machine has seen in the vault.
+    pub(crate) fn seen_generation(&self) -> Generation {
+        let keys = &beginning().servers[self.number].key.keys;
+        let anchor = Anchor::load(&self.path("anchor"), keys).expect("a sound anchor");
+        anchor.expect("written at registration").generation()
+    }
+
+    /// Returns the generation of the state that this machine remembers.
+    pub(crate) fn remembered_generation(&self) -> Option<Generation> {
+        let keys = &beginning().servers[self.number].key.keys;
+        let ledger = Ledger::open(&self.path("ledger"), keys.realm()).ok()?;
+        Some(ledger.snapshot(keys).ok()??.generation())
+    }
+
+    /// Opens the server's part of the vault with nothing but credentials and passphrase.
+    pub(crate) fn unlock(&self) -> cloudsync::Result<()> {
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        runtime().block_on(async {
+            let vault = Vault::open(store, &beginning().credentials).await?;
+            let server = vault.server(&label(self.number)).await?;
+            let limits = KdfLimits { memory_kib: COSTS.memory_kib };
+            vault.unlock(&server, &passphrase(), &limits).await?.realm.load(None).await?;
+            Ok(())
+        })
+    }
+
+    /// Becomes the server again, as a machine does whose place another one took.
+    pub(crate) fn adopt(&mut self) -> cloudsync::Result<()> {
+        let process = self.start(Fate::Lives);
+        let line = self.line(&process, Vec::new());
+        runtime().block_on(async {
+            let realm = self.realm(line).await?;
+            let state = realm.load(None).await?;
+            let instance = InstanceId(random_bytes(&process));
+            let path = self.path("anchor");
+            let mut anchor = Anchor::begin(&path, realm.vault(), realm.id(), instance, &state);
+            let around = Surroundings { clock: &*self.clock, entropy: &process };
+            let (label, changes) = (label(self.number), Changes::default());
+            realm.claim(&state, &label, changes, &mut anchor, &around).await?;
+            Ok(())
+        })
     }
 
     /// Remembers index and ledger, so that they can be as old later.
@@ -252,12 +376,53 @@ impl Host {
         }
     }
 
-    /// Returns the names of the vault's packs and manifests.
+    /// Returns the names of the packs, indexes and manifests that this server has in the vault.
     pub(crate) fn contents(&self) -> Vec<String> {
-        let is_content = |name: &String| {
+        let mut names = self.objects();
+        names.retain(|name| {
             name.parse::<ObjectName>().is_ok_and(|name| name.content_parts().is_some())
-        };
-        self.store.names().into_iter().filter(is_content).collect()
+        });
+        names
+    }
+
+    /// Returns the names of its commits, the oldest first.
+    pub(crate) fn commits(&self) -> Vec<String> {
+        self.of_kind("c")
+    }
+
+    /// Returns the names of its slots.
+    pub(crate) fn slots(&self) -> Vec<String> {
+        self.of_kind("k")
+    }
+
+    /// Returns the names of all its objects.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let realm = beginning().servers[self.number].key.keys.realm();
+        let mut names = self.store.names();
+        names.retain(|name| {
+            name.strip_prefix("r/").is_some_and(|it| it.starts_with(&realm.to_string()))
+        });
+        names
+    }
+
+    fn of_kind(&self, kind: &str) -> Vec<String> {
+        let mut names = self.objects();
+        names.retain(|name| name.split('/').nth(2) == Some(kind));
+        names
+    }
+}
+
+// Copies what lies in a home: not what lies beside it in the same folder.
+fn copy_tree_but(home: &Path, twin: &Path) {
+    fs::create_dir_all(twin).expect("a folder for the copy");
+    for entry in fs::read_dir(home).expect("a home") {
+        let entry = entry.expect("an entry");
+        let target = twin.join(entry.file_name());
+        match entry.file_type().expect("a type").is_dir() {
+            true if entry.path() == twin => {}
+            true => copy_tree(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("a copy of a file")),
+        }
     }
 }
 

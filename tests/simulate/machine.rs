@@ -405,7 +405,8 @@ impl Disk for Process {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Copies a folder of the real file system with everything in it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).expect("a folder for the copy");
     for entry in fs::read_dir(from).expect("a folder to copy") {

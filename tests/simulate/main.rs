@@ -1,7 +1,9 @@
 //! Whole lives of a server, simulated: real pool and vault code over a simulated disk, network and clock. `docs/simulation.md` says how, and what to do
 //! with a seed that fails.
 
+mod bond;
 mod chance;
+mod commits;
 mod disk;
 mod history;
 mod host;
@@ -12,6 +14,7 @@ mod promises;
 mod run;
 mod script;
 mod scripted;
+mod server;
 mod shrink;
 mod tree;
 mod work;

@@ -8,8 +8,8 @@ use crate::history::{Failure, live};
 use crate::script::Script;
 use crate::shrink::{describe, shrink};
 
-/// Histories that are lived at the same time.
-const WORKERS: u64 = 2;
+/// Histories that are lived at the same time: one more than the smallest machine has cores, since each waits for its own turns now and then.
+const WORKERS: u64 = 3;
 /// Longest time to make a failing history smaller.
 const SHRINK_LIMIT: Duration = Duration::from_secs(45);
 

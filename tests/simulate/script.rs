@@ -53,6 +53,16 @@ pub(crate) enum Op {
     Plug,
     /// The vault shows an older state to one sync.
     Rewind,
+    /// A commit is lost, or a bit of it flips.
+    CommitRot { pick: u64, place: u64 },
+    /// The slot of the passphrase is lost, or a bit of it flips.
+    SlotRot { place: u64 },
+    /// The passphrase is set anew, with the keys that this machine has.
+    Rekey,
+    /// The whole machine is copied, and the copy started.
+    Twin,
+    /// A machine whose place its copy took takes it back.
+    Adopt,
 }
 
 /// What is left after all processes died.
@@ -82,8 +92,10 @@ pub(crate) enum IndexFate {
 /// One step: one operation, or two at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
+    /// On which server.
+    pub(crate) who: usize,
     pub(crate) op: Op,
-    /// Another process, and the seed of their turns.
+    /// Another process, and the seed of their turns. Where there are two servers, an odd seed means one of the other server.
     pub(crate) beside: Option<(Op, u64)>,
     pub(crate) fate: Fate,
     pub(crate) troubles: Vec<(u64, Trouble)>,
@@ -98,11 +110,23 @@ impl Step {
     }
 }
 
+/// Who else writes to the vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// Nobody.
+    Alone,
+    /// Another server, with a label and keys of its own.
+    Neighbour,
+    /// A copy of the same machine, from a [`Op::Twin`] on.
+    Twin,
+}
+
 /// A whole history.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) seed: u64,
     pub(crate) disks: usize,
+    pub(crate) company: Company,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -110,32 +134,79 @@ impl Script {
     /// Draws the history of this seed.
     pub(crate) fn draw(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let disks = 1 + usize::from(chance.percent(35));
+        let company = match chance.below(100) {
+            0..10 => Company::Neighbour,
+            10..22 => Company::Twin,
+            _ => Company::Alone,
+        };
+        let is_alone = company == Company::Alone;
+        let disks = 1 + usize::from(is_alone && chance.percent(35));
         // A swarm: each history has only some kinds of trouble, so that rare ones meet.
         let swarm = Swarm {
             disk: chance.percent(70),
             network: chance.percent(60),
-            beside: chance.percent(50),
-            rot: chance.percent(30),
+            beside: chance.percent(if is_alone { 50 } else { 75 }),
+            // What a twin finds damaged is not its own damage: rot is for those whose promises are their own.
+            rot: company != Company::Twin && chance.percent(30),
             clock: chance.percent(40),
             plugs: disks > 1 && chance.percent(50),
         };
-        let length = 8 + chance.below(12);
-        let mut steps = vec![calm(Op::Change { source: 0, seed: chance.next() })];
-        steps.push(calm(Op::Backup { source: 0, force: false }));
-        for _ in 0..length {
+        let length = 8 + chance.below(if is_alone { 12 } else { 8 });
+        let mut steps = Vec::new();
+        for who in 0..=usize::from(company == Company::Neighbour) {
+            steps.push(on(who, calm(Op::Change { source: 0, seed: chance.next() })));
+            steps.push(on(who, calm(Op::Backup { source: 0, force: false })));
+        }
+        let twin_at = if company == Company::Twin { chance.below(length) } else { u64::MAX };
+        for number in 0..length {
+            if number == twin_at {
+                steps.push(calm(Op::Twin));
+            }
+            let has_company = company == Company::Neighbour || number >= twin_at;
+            let who = if has_company { chance.below(2) as usize } else { 0 };
             // Nothing is worth protecting that does not change.
             if chance.percent(35) {
                 let change = Op::Change { source: source(&mut chance), seed: chance.next() };
-                steps.push(calm(change));
+                steps.push(on(who, calm(change)));
             }
-            steps.push(swarm.step(&mut chance));
+            steps.push(on(who, swarm.step(&mut chance)));
+            if number > twin_at && chance.percent(8) {
+                steps.push(on(who, calm(Op::Adopt)));
+            }
         }
-        if chance.percent(35) {
+        if company == Company::Twin && chance.percent(60) {
+            steps.extend(race(&mut chance));
+        }
+        if is_alone && chance.percent(50) {
             steps.extend(plot(&mut chance));
         }
-        Self { seed, disks, steps }
+        Self { seed, disks, company, steps }
     }
+}
+
+fn on(who: usize, step: Step) -> Step {
+    Step { who, ..step }
+}
+
+// A machine and its copy write in the same moment.
+fn race(chance: &mut Chance) -> Vec<Step> {
+    let mut steps = vec![calm(Op::Twin), on(chance.below(2) as usize, calm(Op::Adopt))];
+    for who in 0..2 {
+        steps.push(on(who, calm(Op::Change { source: 0, seed: chance.next() })));
+        steps.push(on(who, calm(Op::Backup { source: 0, force: false })));
+    }
+    let other = match chance.below(3) {
+        0 => Op::VaultPrune { with_pool: true, all: true },
+        1 => Op::VaultForget { pick: chance.next() },
+        _ => Op::Sync,
+    };
+    let mut both = on(chance.below(2) as usize, calm(Op::Sync));
+    both.beside = Some((other, chance.next() | 1));
+    if chance.coin() {
+        both.troubles = vec![trouble(chance)];
+    }
+    steps.extend([both, on(0, calm(Op::Sync)), on(1, calm(Op::Sync)), calm(Op::VaultCheck)]);
+    steps
 }
 
 // What chance alone seldom brings together.
@@ -146,7 +217,7 @@ fn plot(chance: &mut Chance) -> Vec<Step> {
     for _ in 0..3 {
         ops.extend([change(chance), backup, Op::Sync]);
     }
-    match chance.below(4) {
+    match chance.below(7) {
         // Points leave the vault for good, and what they held comes back.
         0 => {
             ops.extend([
@@ -187,8 +258,64 @@ fn plot(chance: &mut Chance) -> Vec<Step> {
             steps.extend([cut, calm(Op::VaultCheck), calm(Op::Sync)]);
             return steps;
         }
+        // A commit is lost, and what makes the history whole again ends somewhere.
+        3 => {
+            if chance.coin() {
+                ops.push(Op::VaultForget { pick: chance.next() });
+            }
+            ops.extend([
+                Op::CommitRot { pick: chance.next(), place: chance.next() },
+                Op::VaultCheck,
+            ]);
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            let scope = Scope::All;
+            for _ in 0..=chance.below(2) {
+                let mut cut = calm(Op::Heal);
+                let at = chance.below(14);
+                cut.troubles = vec![match chance.coin() {
+                    true => (at, Trouble::Dies(scope)),
+                    false => (at, Trouble::DiesAfter(scope)),
+                }];
+                steps.push(cut);
+            }
+            let rest = [
+                Op::Heal,
+                Op::VaultCheck,
+                Op::OldLedger,
+                Op::Sync,
+                Op::Pass { hours: 16 * 24 },
+                Op::VaultPrune { with_pool: true, all: true },
+            ];
+            steps.extend(rest.into_iter().map(calm));
+            return steps;
+        }
+        // An object never arrives, and nobody says so.
+        4 => {
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            for _ in 0..3 {
+                let mut unheard = calm(Op::Sync);
+                unheard.troubles = vec![(chance.below(12), Trouble::Lost)];
+                steps.extend([calm(change(chance)), calm(backup), unheard]);
+            }
+            steps.push(calm(Op::VaultCheck));
+            return steps;
+        }
+        // What a killed run has left is relied on, and then the power goes.
+        5 => {
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            for _ in 0..3 {
+                let mut killed = calm(backup);
+                killed.fate = Fate::Dies { at: chance.below(26), scope: Scope::All };
+                let mut cut = calm(backup);
+                cut.fate = Fate::Dies { at: chance.below(6), scope: Scope::All };
+                cut.death = Death::PowerCut;
+                steps.extend([calm(change(chance)), killed, calm(backup), cut]);
+            }
+            steps.push(calm(Op::Check));
+            return steps;
+        }
         // What is removed from the pool is wanted again in the same moment.
-        _ => {
+        _ if chance.coin() => {
             ops.extend([Op::Forget { pick: chance.next(), all: true }, change(chance)]);
             let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
             for _ in 0..3 {
@@ -196,6 +323,22 @@ fn plot(chance: &mut Chance) -> Vec<Step> {
                 both.beside = Some((backup, chance.next()));
                 steps.extend([both, calm(Op::Forget { pick: chance.next(), all: true })]);
                 steps.push(calm(change(chance)));
+            }
+            return steps;
+        }
+        // What is to be removed waits for somebody who reads, and is wanted again when he has gone.
+        _ => {
+            let mut steps: Vec<_> = ops.into_iter().map(calm).collect();
+            for _ in 0..2 {
+                let wanted = change(chance);
+                steps.extend([calm(wanted), calm(backup)]);
+                steps.extend((0..3).map(|_| calm(change(chance))));
+                steps.extend([calm(backup), calm(Op::Forget { pick: chance.next(), all: true })]);
+                let mut waits = calm(Op::Prune { all: true });
+                waits.beside = Some((Op::Check, chance.next()));
+                let mut both = calm(backup);
+                both.beside = Some((Op::Prune { all: true }, chance.next()));
+                steps.extend([waits, calm(wanted), both]);
             }
             return steps;
         }
@@ -210,7 +353,7 @@ fn source(chance: &mut Chance) -> usize {
 /// Returns the step in which nothing goes wrong.
 pub(crate) fn calm(op: Op) -> Step {
     let (fate, troubles) = (Fate::Lives, Vec::new());
-    Step { op, beside: None, fate, troubles, death: Death::Kill, index: IndexFate::Kept }
+    Step { who: 0, op, beside: None, fate, troubles, death: Death::Kill, index: IndexFate::Kept }
 }
 
 struct Swarm {
@@ -256,7 +399,7 @@ impl Swarm {
     fn op(&self, chance: &mut Chance) -> Op {
         loop {
             let pick = chance.next();
-            return match chance.below(100) {
+            return match chance.below(104) {
                 0..24 => Op::Backup { source: source(chance), force: chance.percent(15) },
                 24..33 => Op::Forget { pick, all: chance.percent(20) },
                 33..46 => Op::Prune { all: chance.percent(60) },
@@ -280,6 +423,9 @@ impl Swarm {
                 93..97 if self.plugs => Op::Unplug { pick },
                 97..98 if self.plugs => Op::Plug,
                 98..100 if self.rot => Op::Heal,
+                100..102 if self.rot => Op::CommitRot { pick, place: chance.next() },
+                102..103 if self.rot => Op::SlotRot { place: chance.next() },
+                103..104 if self.rot => Op::Rekey,
                 _ => continue,
             };
         }

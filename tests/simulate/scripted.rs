@@ -6,10 +6,10 @@ use crate::alone;
 use crate::history::live;
 use crate::machine::{Fate, Scope};
 use crate::network::Trouble;
-use crate::script::{Death, IndexFate, Op, Script, Step, calm};
+use crate::script::{Company, Death, IndexFate, Op, Script, Step, calm};
 
 fn step(op: Op, fate: Fate, death: Death) -> Step {
-    Step { op, beside: None, fate, troubles: Vec::new(), death, index: IndexFate::Kept }
+    Step { who: 0, op, beside: None, fate, troubles: Vec::new(), death, index: IndexFate::Kept }
 }
 
 /// The next backup found the killed one's packs, relied on them and synced only its own; then the power went.
@@ -27,7 +27,7 @@ fn what_a_killed_backup_left_is_durable_before_another_relies_on_it() {
             calm(Op::Change { source: 0, seed: 2 }),
             step(backup, cut, Death::PowerCut),
         ];
-        let script = Script { seed: at, disks: 1, steps };
+        let script = Script { seed: at, disks: 1, company: Company::Alone, steps };
 
         let lived = live(&script);
 
@@ -51,7 +51,7 @@ fn cut_prune(at: u64) -> Script {
         cut,
         calm(Op::VaultCheck),
     ]);
-    Script { seed: at, disks: 1, steps }
+    Script { seed: at, disks: 1, company: Company::Alone, steps }
 }
 
 /// Requests of that prune: lists first, then deletes, the commit, and what comes after it.

@@ -61,9 +61,9 @@ fn simpler(script: &Script, number: usize) -> Vec<Script> {
 
 /// Writes a history down for people.
 pub(crate) fn describe(script: &Script) -> String {
-    let mut text = format!("a pool of {} disks\n", script.disks);
+    let mut text = format!("a pool of {} disks, {:?}\n", script.disks, script.company);
     for (number, step) in script.steps.iter().enumerate() {
-        text.push_str(&format!("{number:3}. {:?}", step.op));
+        text.push_str(&format!("{number:3}. server {}: {:?}", step.who, step.op));
         if let Some((other, seed)) = &step.beside {
             text.push_str(&format!(", beside {other:?} in turns of {seed:x}"));
         }

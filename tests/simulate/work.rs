@@ -7,8 +7,9 @@ use cloudsync::forget::{forget, undelete};
 use cloudsync::heal::{VaultHealer, heal};
 use cloudsync::prune::PruneOptions as VaultPruneOptions;
 use cloudsync::store::ObjectStore;
-use cloudsync::sync::{SyncOptions, SyncSource, load_state, sync};
-use cloudsync::vault::chain::Surroundings;
+use cloudsync::sync::{SyncOptions, SyncSource, sync};
+use cloudsync::vault::chain::{Realm, Surroundings};
+use cloudsync::vault::snapshot::Snapshot;
 use cloudsync::writing::Writing;
 use storepool::backup::{BackupOptions, backup};
 use storepool::check::{CheckOptions, check};
@@ -18,7 +19,7 @@ use storepool::monitor::SilentMonitor;
 use storepool::prune::{PruneOptions, prune};
 use storepool::repair::{RepairOptions, repair_from};
 
-use crate::host::{Host, options, runtime};
+use crate::host::{COSTS, Host, options, passphrase, runtime};
 use crate::machine::Process;
 use crate::network::Line;
 use crate::tree::Source;
@@ -26,16 +27,27 @@ use crate::tree::Source;
 /// An operation with everything picked.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    Backup { source: usize, tree: Source, force: bool },
+    Backup {
+        source: usize,
+        tree: Source,
+        force: bool,
+    },
     Forget(Vec<PointId>),
-    Prune { all: bool },
+    Prune {
+        all: bool,
+    },
     Sync,
     VaultForget(PointId),
     Undelete(PointId),
-    VaultPrune { with_pool: bool, all: bool },
+    VaultPrune {
+        with_pool: bool,
+        all: bool,
+    },
     Check,
     VaultCheck,
     Heal,
+    /// The passphrase is replaced.
+    Rekey,
 }
 
 /// How it ended.
@@ -45,14 +57,25 @@ pub(crate) enum Outcome {
     Point(PointId),
     /// Points were copied.
     Copied(Vec<PointId>),
-    /// Something was proved or disproved, with the points that it concerns.
-    Checked { sound: bool, affected: BTreeSet<PointId>, detail: String },
+    /// Something was proved or disproved.
+    Checked(Findings),
     /// It was done.
     Done,
     /// It failed.
     Failed(String),
     /// The process died.
     Died,
+}
+
+/// What a check says.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    pub(crate) sound: bool,
+    /// The points that it calls hurt.
+    pub(crate) affected: BTreeSet<PointId>,
+    /// The points of which it speaks at all.
+    pub(crate) spoken_of: BTreeSet<PointId>,
+    pub(crate) detail: String,
 }
 
 impl Outcome {
@@ -108,10 +131,13 @@ pub(crate) fn perform(host: &Host, work: &Work, process: &Process, line: &Arc<Li
             let options = CheckOptions { read_data: Some(100.0) };
             let checked =
                 host.open(process).and_then(|pool| check(&pool, &options, &SilentMonitor));
-            Outcome::of(checked, |report| Outcome::Checked {
-                sound: report.is_sound(),
-                affected: report.affected_points.iter().map(|point| point.point).collect(),
-                detail: format!("{:?}", report.damages),
+            Outcome::of(checked, |report| {
+                Outcome::Checked(Findings {
+                    sound: report.is_sound(),
+                    affected: report.affected_points.iter().map(|point| point.point).collect(),
+                    spoken_of: BTreeSet::new(),
+                    detail: format!("{:?}", report.damages),
+                })
             })
         }
         _ => online(host, work, process, line),
@@ -191,29 +217,58 @@ async fn with_vault(
             let known = ledger.snapshot(realm.keys())?;
             let options = cloudsync::check::CheckOptions { read_data: Some(100.0) };
             let now = host.clock.now();
-            let (report, _) =
+            let (report, state) =
                 cloudsync::check::check(&realm, known, &options, now, monitor).await?;
-            Ok(Outcome::Checked {
+            Ok(Outcome::Checked(Findings {
                 sound: report.is_sound(),
                 affected: report.affected_points.iter().copied().collect(),
+                spoken_of: state.points_and_forgotten().map(|point| point.id).collect(),
                 detail: format!("{:?}", report.damages),
-            })
+            }))
         }
         Work::Heal => {
-            let snapshot = load_state(&realm, &ledger).await?;
-            let handle = tokio::runtime::Handle::current();
-            let healer = VaultHealer::new(realm.clone(), snapshot, handle);
-            let (roots, world) = (host.roots.clone(), host.world(process));
-            let repair = move || {
-                let repair = RepairOptions::default();
-                repair_from(&roots, options(), world, &repair, &healer, &SilentMonitor)
+            // As the program does: of a vault whose history has a hole the pool gets what can be seen, and the rest once the hole is mended.
+            let whole = match realm.load_readable().await {
+                Ok((snapshot, damage)) => {
+                    repair_pool(host, process, &realm, snapshot).await?;
+                    damage.is_none()
+                }
+                Err(error) if error.is_damage() => false,
+                Err(error) => return Err(error),
             };
-            tokio::task::spawn_blocking(repair).await.expect("a repair does not panic")?;
             let session = Arc::new(host.open(process)?.begin_session()?);
             let options = cloudsync::check::CheckOptions { read_data: Some(100.0) };
             heal(&mut writing, session, &options, monitor).await?;
+            if !whole {
+                repair_pool(host, process, &realm, realm.load(None).await?).await?;
+            }
+            Ok(Outcome::Done)
+        }
+        Work::Rekey => {
+            let mut snapshot = writing.begin().await?;
+            let slot = cloudsync::keys::slots(&snapshot).remove(0);
+            let (passphrase, costs) = (passphrase(), COSTS);
+            cloudsync::keys::change(&mut writing, &mut snapshot, &slot.name, &passphrase, costs)
+                .await?;
             Ok(Outcome::Done)
         }
         _ => unreachable!("work of the pool needs no vault"),
     }
+}
+
+// Lets the pool take from the vault what it lost.
+async fn repair_pool(
+    host: &Host,
+    process: &Process,
+    realm: &Realm,
+    snapshot: Snapshot,
+) -> cloudsync::Result<()> {
+    let healer = VaultHealer::new(realm.clone(), snapshot, tokio::runtime::Handle::current());
+    let (roots, world) = (host.roots.clone(), host.world(process));
+    let repair = move || {
+        let repair = RepairOptions::default();
+        repair_from(&roots, options(), world, &repair, &healer, &SilentMonitor)
+    };
+    tokio::task::spawn_blocking(repair).await.expect("a repair does not panic")?;
+    Ok(())
 }

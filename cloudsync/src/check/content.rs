@@ -15,7 +15,6 @@ use crate::crypto::container;
 use crate::crypto::ring::RealmKeys;
 use crate::error::{Error, Result, SealError};
 use crate::layout::ObjectKind;
-use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::OpenedPack;
@@ -52,7 +51,7 @@ pub(super) async fn read(
             done.map_err(|_| Error::Interrupted { stage: "reading objects" })?;
         match outcome {
             Ok(()) => {}
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 report.add(word(record.kind), record.name(realm.id()), Some(ordinal), error);
                 wrong.insert(ordinal);
             }

@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 use crate::recovery::{VaultChunks, manifest_of};
-use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::snapshot::Snapshot;
@@ -32,7 +31,7 @@ pub(super) async fn walk(
         }
         match manifest_of(realm, state, point, runtime.clone()).await {
             Ok(manifest) => roots.push((point.id, manifest.root)),
-            Err(error) if is_gap(&error) => holes.push((point.id, error.to_string())),
+            Err(error) if error.is_gap() => holes.push((point.id, error.to_string())),
             Err(error) => return Err(error),
         }
     }

@@ -19,7 +19,7 @@ use crate::layout::ObjectKind;
 use crate::ledger::{ChunkName, Ledger};
 use crate::marks::mark;
 use crate::recovery::read_manifest;
-use crate::sync::{is_gap, read_index, read_table};
+use crate::sync::{read_index, read_table};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::{PackReader, seal_pack};
@@ -78,7 +78,7 @@ pub(super) async fn find_losses(
             Ok(toc) => {
                 losses.packs.insert(ordinal, Loss::of(toc));
             }
-            Err(error) if is_gap(&error) => unknown.push((ordinal, record)),
+            Err(error) if error.is_gap() => unknown.push((ordinal, record)),
             Err(error) => return Err(error),
         }
     }
@@ -198,7 +198,7 @@ impl Healing<'_> {
             let store = self.realm.store().as_ref();
             let stored = match reader.read_frames(store, number..number + 1).await {
                 Ok(stored) => stored,
-                Err(error) if is_gap(&error) => continue,
+                Err(error) if error.is_gap() => continue,
                 Err(error) => return Err(error),
             };
             let Ok(decoded) = codec.decode(frame, &stored) else { continue };
@@ -235,7 +235,7 @@ impl Healing<'_> {
             }
             let bytes = match read_manifest(self.realm, &self.state, point).await {
                 Ok(manifest) => manifest.encode(),
-                Err(error) if is_gap(&error) => continue,
+                Err(error) if error.is_gap() => continue,
                 Err(error) => return Err(error),
             };
             if ChunkId::of(ChunkKind::Manifest, &bytes) == id {

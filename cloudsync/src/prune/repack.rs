@@ -23,7 +23,6 @@ use crate::layout::{ObjectHash, ObjectKind};
 use crate::marks::LiveChunks;
 use crate::prune::usage::live_ordinals;
 use crate::store::proof::{PutOutcome, put_proved};
-use crate::sync::is_gap;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::pack::{OpenedPack, PackReader, seal_pack};
@@ -112,7 +111,7 @@ impl Copier<'_> {
         for (ordinal, record) in packs {
             match self.open(record) {
                 Ok(reader) => readers.push((*ordinal, *record, reader)),
-                Err(error) if is_gap(&error) => work.give_up(*ordinal, &error),
+                Err(error) if error.is_gap() => work.give_up(*ordinal, &error),
                 Err(error) => return Err(error),
             }
         }
@@ -123,7 +122,7 @@ impl Copier<'_> {
             }
             match work.copy_pack(ordinal, &record, &reader) {
                 Ok(()) => {}
-                Err(error) if is_gap(&error) => work.give_up(ordinal, &error),
+                Err(error) if error.is_gap() => work.give_up(ordinal, &error),
                 Err(error) => return Err(error),
             }
         }

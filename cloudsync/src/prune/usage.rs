@@ -11,7 +11,7 @@ use crate::crypto::ring::VaultChunkId;
 use crate::error::Result;
 use crate::layout::{ObjectHash, ObjectKind};
 use crate::marks::LiveChunks;
-use crate::sync::{is_gap, read_index, read_table};
+use crate::sync::{read_index, read_table};
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
 use crate::vault::snapshot::Snapshot;
@@ -47,7 +47,7 @@ pub(super) async fn measure(
     for (ordinal, record) in unknown.into_values() {
         match read_table(realm, &record).await {
             Ok(toc) => uses.push(pack_use(ordinal, &record, &toc, marks)),
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 tracing::warn!(%error, "a pack of the vault cannot be read");
                 let mut unreadable = pack_use(ordinal, &record, &Toc::default(), marks);
                 unreadable.standing = Standing::Unreadable;

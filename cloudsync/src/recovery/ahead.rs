@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 use crate::recovery::pieces::{Cut, Piece, cut};
 use crate::store::ObjectStore;
-use crate::sync::is_gap;
 use crate::vault::pack::{PackReader, SealedStretch};
 
 /// Bytes that are fetched or being fetched, and still wanted: four packs, so that two threads have one each and one more besides.
@@ -140,7 +139,7 @@ impl ReadAhead {
                     self.send(orders);
                     return Ok(Some(stretch));
                 }
-                Look::Failed(error) if is_gap(&error) => {
+                Look::Failed(error) if error.is_gap() => {
                     tracing::debug!(%error, "a part of a pack did not come, and is read piecemeal");
                     return Ok(None);
                 }

@@ -19,7 +19,6 @@ use crate::layout::ObjectKind;
 use crate::recovery::ahead::{ROOM_BYTES, ReadAhead};
 use crate::recovery::tables::read_tables;
 use crate::recovery::windows::Windows;
-use crate::sync::is_gap;
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
@@ -192,7 +191,7 @@ fn prefix(id: &VaultChunkId) -> u64 {
 fn to_pool(error: Error, pack: &PackReader) -> storepool::Error {
     match error {
         Error::Pool(error) => error,
-        error if is_gap(&error) => storepool::Error::damaged(
+        error if error.is_gap() => storepool::Error::damaged(
             format!("\"{}\" in the vault", pack.name()),
             error.to_string(),
         ),

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::layout::{ObjectHash, ObjectKind};
-use crate::sync::{is_gap, read_index, read_table};
+use crate::sync::{read_index, read_table};
 use crate::vault::Ordinals;
 use crate::vault::chain::Realm;
 use crate::vault::commit::ObjectRecord;
@@ -68,7 +68,7 @@ pub(super) async fn read_tables(
             read.map_err(|_| Error::Interrupted { stage: "reading tables" })?;
         match toc {
             Ok(toc) => tables.push((ordinal, record, toc)),
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 tracing::warn!(%error, "a pack of the vault cannot be read");
             }
             Err(error) => return Err(error),

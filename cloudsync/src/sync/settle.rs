@@ -65,7 +65,7 @@ pub(super) async fn settle(realm: &Realm, ledger: &Ledger, batch: &mut Batch) ->
         match read_table(realm, &pack.record).await {
             Ok(toc) => orphans.push((pack.no, pack.record, toc)),
             // It did not stay, or is not what was put: it will be put again.
-            Err(error) if is_gap(&error) => gone.push(pack.no),
+            Err(error) if error.is_gap() => gone.push(pack.no),
             Err(error) => return Err(error),
         }
     }
@@ -117,7 +117,7 @@ async fn learn_live(
                 batch.know_live(no, ordinal);
             }
             // Whatever was in it is copied again if it is needed.
-            Err(error) if is_gap(&error) => {
+            Err(error) if error.is_gap() => {
                 tracing::warn!(%error, "passed over a pack of the vault");
             }
             Err(error) => return Err(error),
@@ -179,18 +179,11 @@ async fn find_orphans(
                 let (size, salt) = (reader.stored_length(), reader.salt());
                 orphans.push((ObjectRecord { kind, hash, copy, size, salt }, reader.into_toc()));
             }
-            Err(error) if is_gap(&error) => {}
+            Err(error) if error.is_gap() => {}
             Err(error) => return Err(error),
         }
     }
     Ok(orphans)
-}
-
-/// Returns whether an error says that bytes are wrong or gone, in the vault or in the pool, and not that they cannot
-/// be had just now.
-pub(crate) fn is_gap(error: &Error) -> bool {
-    let fault = matches!(error.store_fault(), Some(StoreFault::NotFound | StoreFault::Corrupt));
-    fault || error.is_damage() || matches!(error, Error::Pool(error) if error.is_damage())
 }
 
 // The generation of the state that the ledger remembers.

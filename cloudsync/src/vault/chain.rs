@@ -174,13 +174,7 @@ impl Realm {
         for (generation, name) in checkpoints.into_iter().rev() {
             match self.read_checkpoint(generation, &name).await {
                 Ok(snapshot) => return Ok(snapshot),
-                Err(error)
-                    if error.is_damage()
-                        || matches!(
-                            error.store_fault(),
-                            Some(StoreFault::NotFound | StoreFault::Corrupt)
-                        ) =>
-                {
+                Err(error) if error.is_gap() => {
                     tracing::warn!(checkpoint = %name, %error, "going back to the checkpoint before");
                 }
                 Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use storepool::clock::Timestamp;
 use storepool::entropy::random_bytes;
 
-use crate::error::{Result, StoreFault};
+use crate::error::Result;
 use crate::layout::{Generation, ObjectName};
 use crate::vault::anchor::Anchor;
 use crate::vault::chain::{Realm, Surroundings};
@@ -157,15 +157,7 @@ pub async fn read_stamps(
 async fn read_stamp(realm: &Realm, generation: Generation) -> Result<Option<Stamp>> {
     let (commit, modified) = match realm.commit(generation).await {
         Ok(found) => found,
-        Err(error)
-            if error.is_damage()
-                || matches!(
-                    error.store_fault(),
-                    Some(StoreFault::NotFound | StoreFault::Corrupt)
-                ) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if error.is_gap() => return Ok(None),
         Err(error) => return Err(error),
     };
     let time = modified.map(|modified| match commit.vault_time {
