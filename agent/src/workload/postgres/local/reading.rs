@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
@@ -57,7 +58,7 @@ enum Coming {
     File(PathBuf),
     Control,
     Stop,
-    Segment(Segment),
+    Segments(RangeInclusive<u64>),
     History(PathBuf),
     Mark(String),
     End,
@@ -187,7 +188,7 @@ impl Reading {
             Coming::File(path) => self.file(path),
             Coming::Control => self.control(),
             Coming::Stop => self.stop(),
-            Coming::Segment(segment) => self.segment(segment),
+            Coming::Segments(numbers) => self.segments(numbers),
             Coming::History(name) => self.history(&name),
             Coming::Mark(name) => self.made_here(&format!("{WAL}/{MARKS}/{name}.done"), b""),
             Coming::End => {
@@ -301,6 +302,9 @@ impl Reading {
 
     fn stop(&mut self) -> Result<()> {
         let Stopped { end, label, map } = self.session.stop()?;
+        if end <= self.detail.start {
+            return Err(self.no_base("it ended before it began".to_string()));
+        }
         self.has_stopped = true;
         self.detail.end = end;
         let own: BTreeSet<&str> =
@@ -322,7 +326,6 @@ impl Reading {
         let size = self.detail.wal_segment_bytes;
         // The last byte before the end, as the server reckons.
         let numbers = self.detail.start.0 / size..=(self.detail.end.0 - 1) / size;
-        let segments = numbers.map(|number| Segment::numbered(self.detail.timeline, number, size));
         let mut coming = vec![Coming::End];
         let found = self.cluster.wal.list(Path::new(""));
         let found = found.map_err(|cause| self.cannot("list", Path::new(WAL), cause))?;
@@ -334,14 +337,16 @@ impl Reading {
                 coming.push(Coming::History(PathBuf::from(name)));
             }
         }
-        for segment in segments.rev() {
-            coming.push(Coming::Mark(segment.to_string()));
-            coming.push(Coming::Segment(segment));
-        }
+        coming.push(Coming::Segments(numbers));
         Ok(coming)
     }
 
-    fn segment(&mut self, segment: Segment) -> Result<()> {
+    fn segments(&mut self, mut numbers: RangeInclusive<u64>) -> Result<()> {
+        let Some(number) = numbers.next() else { return Ok(()) };
+        let size = self.detail.wal_segment_bytes;
+        let segment = Segment::numbered(self.detail.timeline, number, size);
+        self.coming.push(Coming::Segments(numbers));
+        self.coming.push(Coming::Mark(segment.to_string()));
         let name = PathBuf::from(segment.to_string());
         let path = self.cluster.wal.path().join(&name);
         let file = self.cluster.wal.file(&name);
