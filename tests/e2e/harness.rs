@@ -72,6 +72,15 @@ impl Keepwell {
         keepwell
     }
 
+    /// Gives it a vault in a directory beside the home, which knows its passphrase from now on.
+    pub(crate) fn register_vault(&self) {
+        let text = |name: &str| self.path(name).into_os_string().into_string().expect("text");
+        let (credentials, passphrase) = (text("main.vault"), text("passphrase"));
+        self.ok(["vault", "create", &text("vault"), "--credentials", &credentials]);
+        let given = ["--credentials", &credentials, "--generate-passphrase", &passphrase];
+        self.ok([&["vault", "register"][..], &given].concat());
+    }
+
     /// Returns a path beside the home, for sources and targets.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.path().join(name)

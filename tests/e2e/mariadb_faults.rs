@@ -55,12 +55,16 @@ pub(crate) fn points(keepwell: &Keepwell) -> Vec<String> {
     points.iter().map(|point| point["id"].as_str().expect("an id").to_string()).collect()
 }
 
-fn must_be_sound(keepwell: &Keepwell, point: &str, expected: RangeInclusive<u64>, when: &str) {
-    let room = Mariadb::room();
-    keepwell.ok(["restore", point, "--to", text(room.data()), "--at", "base"]);
-    let server = room.started();
-    must_be_among(&expected, &server.sql(&counted(KEPT)), when);
-    assert!(server.sql("check table shop.kept").ends_with("OK"), "{when}");
+fn must_be_sound(keepwell: &Keepwell, point: &str, expected: &RangeInclusive<u64>) {
+    for copy in ["pool", "vault"] {
+        let when = format!("point {point} from the {copy}");
+        let room = Mariadb::room();
+        let order = ["restore", point, "--to", text(room.data()), "--at", "base"];
+        keepwell.ok([&order[..], &["--from", copy]].concat());
+        let server = room.started();
+        must_be_among(expected, &server.sql(&counted(KEPT)), &when);
+        assert!(server.sql("check table shop.kept").ends_with("OK"), "{when}");
+    }
 }
 
 #[test]
@@ -110,8 +114,10 @@ fn a_copy_whose_server_or_agent_is_killed_makes_no_point_and_the_next_one_is_sou
     });
 
     keepwell.ok(["check", "--read-data"]);
+    keepwell.register_vault();
+    keepwell.ok(["sync", "db"]);
     for (point, expected) in made {
-        must_be_sound(&keepwell, &point, expected, &format!("point {point}"));
+        must_be_sound(&keepwell, &point, &expected);
     }
 }
 
@@ -120,11 +126,7 @@ fn random_moments_come_back_by_binary_logs_as_they_were_seen() {
     let (mut random, seed) = Random::fresh();
     announce(&format!("KEEPWELL_E2E_SEED={seed}"));
     let keepwell = Keepwell::new();
-    let (vault, credentials) = (keepwell.path("vault"), keepwell.path("main.vault"));
-    keepwell.ok(["vault", "create", text(&vault), "--credentials", text(&credentials)]);
-    let passphrase = keepwell.path("passphrase");
-    let given = ["--credentials", text(&credentials), "--generate-passphrase", text(&passphrase)];
-    keepwell.ok([&["vault", "register"][..], &given].concat());
+    keepwell.register_vault();
     let server = Mariadb::start();
     server.sql("create database shop; create table shop.kept (n int) engine=innodb");
     with_group(&keepwell, &server.source(", binlog = true"));

@@ -74,8 +74,8 @@ impl Drop for Stop<'_> {
 }
 
 // Loads the dump of the shop into a fresh server and returns the number up to which everything is there.
-fn moment_of(keepwell: &Keepwell, point: &str) -> (Mysql, u64) {
-    let script = dumped(keepwell, point, "database-shop.sql");
+fn moment_of(keepwell: &Keepwell, point: &str, from: &str) -> (Mysql, u64) {
+    let script = dumped(keepwell, &[point, "database-shop.sql", "--from", from]);
     let fresh = Mysql::start();
     fresh.sql("create database shop");
     let script = File::open(script).expect("it was written");
@@ -95,11 +95,11 @@ fn whole_state(server: &Door) -> u64 {
     number
 }
 
-fn dumped(keepwell: &Keepwell, point: &str, file: &str) -> PathBuf {
+fn dumped(keepwell: &Keepwell, what: &[&str]) -> PathBuf {
     let script = keepwell.path("dumped.sql");
     let output = File::create(&script).expect("a file");
-    let status = keepwell.command(["dump", point, file]).stdout(output).status();
-    assert!(status.expect("it can be started").success(), "{file}");
+    let status = keepwell.command([&["dump"][..], what].concat()).stdout(output).status();
+    assert!(status.expect("it can be started").success(), "{what:?}");
     script
 }
 
@@ -134,7 +134,7 @@ fn a_dump_of_mysql_made_under_load_is_of_one_moment_and_has_everything() {
         before..=oracle.committed() + 1
     });
 
-    let (fresh, number) = moment_of(&keepwell, "latest:db");
+    let (fresh, number) = moment_of(&keepwell, "latest:db", "pool");
     assert!(expected.contains(&number), "{number} of {expected:?}");
     assert_eq!(fresh.sql("select hex(b) from shop.bytes"), "00FF270A0D5C");
     assert_eq!(fresh.sql("call shop.largest()"), number.to_string());
@@ -148,7 +148,7 @@ fn a_dump_of_mysql_made_under_load_is_of_one_moment_and_has_everything() {
 
     let script = fs::read_to_string(keepwell.path("dumped.sql")).expect("text");
     assert!(script.contains("SOURCE_LOG_FILE='bin.0"), "no place in the log");
-    let users = dumped(&keepwell, "latest:db", "database-mysql.sql");
+    let users = dumped(&keepwell, &["latest:db", "database-mysql.sql"]);
     assert!(fs::read_to_string(users).expect("text").contains("keepwell"), "no accounts");
 }
 
@@ -317,7 +317,11 @@ fn a_dump_of_mysql_whose_server_or_agent_is_killed_makes_no_point_and_the_next_o
     });
 
     keepwell.ok(["check", "--read-data"]);
-    let (fresh, number) = moment_of(&keepwell, &point);
-    assert!(expected.contains(&number), "{number} of {expected:?}");
-    assert_eq!(fresh.sql("select count(*), min(length(t)) from shop.bulk"), "64\t320000");
+    keepwell.register_vault();
+    keepwell.ok(["sync", "db"]);
+    for copy in ["pool", "vault"] {
+        let (fresh, number) = moment_of(&keepwell, &point, copy);
+        assert!(expected.contains(&number), "{number} of {expected:?} from the {copy}");
+        assert_eq!(fresh.sql("select count(*), min(length(t)) from shop.bulk"), "64\t320000");
+    }
 }

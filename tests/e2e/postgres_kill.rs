@@ -63,6 +63,7 @@ fn whatever_is_killed(read_from: &str) {
     announce(&format!("KEEPWELL_E2E_SEED={seed}"));
     let (keepwell, mut postgres) = archiving();
     read_by(&keepwell, read_from);
+    keepwell.register_vault();
     postgres.sql("postgres", "create table kept (n int)");
     postgres.run("pgbench", &["-i", "-q", "-s", "1", "postgres"]);
     let begin = Instant::now();
@@ -108,15 +109,20 @@ fn whatever_is_killed(read_from: &str) {
 
     switch(&postgres);
     keepwell.ok(["check", "--read-data"]);
+    keepwell.ok(["sync", "db"]);
     let all = bases(&keepwell);
     // A point that was finished, but whose agent died before it could say so, is as good.
     assert!(made.iter().all(|(point, _)| all.contains(point)), "{made:?} {all:?}");
     for point in &all {
         let expected = made.iter().find(|(id, _)| id == point).map(|(_, range)| range.clone());
-        let room = Postgres::room_in_memory();
-        keepwell.ok(["restore", point, "--to", text(room.data()), "--at", "base"]);
         let expected = expected.unwrap_or(0..=oracle.committed());
-        must_be_sound(&room.started(&[]), expected, &format!("base {point}, seed {seed}"));
+        for copy in ["pool", "vault"] {
+            let room = Postgres::room_in_memory();
+            let order = ["restore", point, "--to", text(room.data()), "--at", "base"];
+            keepwell.ok([&order[..], &["--from", copy]].concat());
+            let when = format!("base {point} from the {copy}, seed {seed}");
+            must_be_sound(&room.started(&[]), expected.clone(), &when);
+        }
     }
     let last = keepwell.summary(["backup", "db"]);
     assert_eq!(last["problem_count"], 0, "{last}");

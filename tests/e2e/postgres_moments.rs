@@ -56,11 +56,7 @@ fn twenty_random_moments_come_back_as_they_were_seen() {
     let (mut random, seed) = Random::fresh();
     announce(&format!("KEEPWELL_E2E_SEED={seed}"));
     let (keepwell, postgres) = archiving();
-    let (vault, credentials) = (keepwell.path("vault"), keepwell.path("main.vault"));
-    keepwell.ok(["vault", "create", text(&vault), "--credentials", text(&credentials)]);
-    let passphrase = keepwell.path("passphrase");
-    let given = ["--credentials", text(&credentials), "--generate-passphrase", text(&passphrase)];
-    keepwell.ok([&["vault", "register"][..], &given].concat());
+    keepwell.register_vault();
     postgres.sql("postgres", "create table kept (n int)");
     postgres.run("pgbench", &["-i", "-q", "-s", "1", "postgres"]);
     let mut moments = Vec::new();

@@ -346,11 +346,7 @@ fn recovery_follows_the_timeline_of_the_cluster_that_took_over() {
 #[test]
 fn base_and_wal_come_back_from_the_vault_as_of_the_last_sync() {
     let (keepwell, postgres) = archiving();
-    let (vault, credentials) = (keepwell.path("vault"), keepwell.path("main.vault"));
-    keepwell.ok(["vault", "create", text(&vault), "--credentials", text(&credentials)]);
-    let passphrase = keepwell.path("passphrase");
-    let given = ["--credentials", text(&credentials), "--generate-passphrase", text(&passphrase)];
-    keepwell.ok([&["vault", "register"][..], &given].concat());
+    keepwell.register_vault();
     postgres.sql("postgres", "create table kept (n int)");
     keepwell.ok(["backup", "db"]);
     insert(&postgres, 1);

@@ -116,6 +116,8 @@ fn copies_are_sound_and_complete_whatever_is_killed() {
     drop(writer);
 
     keepwell.ok(["check", "--read-data"]);
+    keepwell.register_vault();
+    keepwell.ok(["sync", "app"]);
     let points = keepwell.document(["points", "app"]);
     let points: Vec<String> = points["points"]
         .as_array()
@@ -126,12 +128,15 @@ fn copies_are_sound_and_complete_whatever_is_killed() {
     assert!(made.iter().all(|(point, _)| points.contains(point)), "{made:?} {points:?}");
     for point in &points {
         let expected = made.iter().find(|(id, _)| id == point).map(|(_, range)| range.clone());
-        let back = keepwell.path(format!("back-{point}"));
-        keepwell.ok(["restore", point, "--to", back.to_str().expect("text")]);
-        let copy: PathBuf = back.join(database.strip_prefix("/").expect("absolute"));
         // Of a run that was killed nobody knows more than that it came to its end, or that there is no point.
         let expected = expected.unwrap_or(1..=committed(&oracle));
-        must_be_sound(&copy, expected, &format!("point {point}, seed {seed}"));
+        for from in ["pool", "vault"] {
+            let back = keepwell.path(format!("back-{point}-{from}"));
+            keepwell.ok(["restore", point, "--to", back.to_str().expect("text"), "--from", from]);
+            let copy: PathBuf = back.join(database.strip_prefix("/").expect("absolute"));
+            let when = format!("point {point} from the {from}, seed {seed}");
+            must_be_sound(&copy, expected.clone(), &when);
+        }
     }
     let last = keepwell.summary(["backup", "app"]);
     assert_eq!(last["problem_count"], 0, "{last}");
