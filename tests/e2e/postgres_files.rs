@@ -15,10 +15,14 @@ use crate::harness::{Keepwell, Ran};
 use crate::servers::Postgres;
 use crate::servers::postgres::program;
 
-/// Writes the configuration with one source and makes a point of it.
-fn backup(keepwell: &Keepwell, source: &str) -> Ran {
+fn configure(keepwell: &Keepwell, source: &str) {
     let text = format!("[pool]\npaths = [\"pool\"]\n[group.db]\nsources = [{source}]\n");
     fs::write(keepwell.home().join("keepwell.toml"), text).expect("written");
+}
+
+/// Writes the configuration with one source and makes a point of it.
+fn backup(keepwell: &Keepwell, source: &str) -> Ran {
+    configure(keepwell, source);
     keepwell.run(["--json", "-v", "backup", "db"])
 }
 
@@ -214,4 +218,38 @@ fn files_that_may_be_another_servers_are_not_read() {
     let source = with(&direct, ", name = \"main\", user = \"limited\", read_from = \"files\"");
     let read = backup(&keepwell, &source);
     assert_eq!(read.code, Some(0), "{read:?}");
+}
+
+/// Runs it where `copy` is seen in the place of `data`, as in a container that has a snapshot.
+fn run_beside(keepwell: &Keepwell, copy: &Path, data: &Path) -> Ran {
+    let own = keepwell.command(["-v", "backup", "db"]);
+    let mut command = Command::new("unshare");
+    command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    command.args(["sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+    command.arg(copy).arg(data).arg(own.get_program()).args(own.get_args());
+    Ran::of(command.output().expect("unshare is there"))
+}
+
+/// A copy has the server's path, its number in `postmaster.pid` and its system identifier.
+#[test]
+fn a_copy_of_the_files_is_never_taken_for_them() {
+    let keepwell = Keepwell::new();
+    let postgres = Postgres::start(&[]);
+    let copy = postgres.data().with_file_name("copy");
+    let copied = Command::new("cp").arg("-a").arg(postgres.data()).arg(&copy).status();
+    assert!(copied.expect("cp is there").success());
+    postgres.sql("postgres", "create table later as select 1 as n");
+
+    configure(&keepwell, &postgres.source(&read_by("files")));
+    let refused = run_beside(&keepwell, &copy, postgres.data());
+    configure(&keepwell, &postgres.source(&read_by("auto")));
+    let sent = run_beside(&keepwell, &copy, postgres.data());
+
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("a copy that the server does not write to"), "{refused:?}");
+    assert_eq!(sent.code, Some(0), "{sent:?}");
+    assert!(sent.stderr.contains("the server reads its files itself"), "{sent:?}");
+    let restored = Postgres::room();
+    keepwell.ok(["restore", "latest:db", "--to", text(restored.data()), "--at", "base"]);
+    assert_eq!(restored.started(&[]).sql("postgres", "select n from later"), "1");
 }

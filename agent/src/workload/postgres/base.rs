@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use storepool::monitor::Monitor;
 
-use super::connection::{Address, Connection};
+use super::connection::{Address, Way};
 use super::error::PostgresError;
 use super::local::LocalBase;
 use super::lsn::Lsn;
@@ -22,7 +22,7 @@ use crate::workload::streams::OpenStream;
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
-/// The oldest version whose base backups come as one stream, and whose backups do not depend on one session of a superuser.
+/// The oldest version whose base backups come as one stream, and that knows `pg_backup_start`.
 pub(super) const OLDEST_VERSION: u32 = 150_000;
 /// How soon somebody who gives up waiting for the beginning is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -72,7 +72,8 @@ pub(super) fn begin(
     read_from: ReadFrom,
     monitor: &dyn Monitor,
 ) -> Result<Arc<dyn BaseBackup>> {
-    if read_from != ReadFrom::Server {
+    // Over TCP its files are never ours to read: it is not even asked.
+    if read_from != ReadFrom::Server && matches!(address.way, Way::Socket(_)) {
         match LocalBase::begin(address, monitor) {
             Ok(base) => return Ok(Arc::new(base)),
             Err(error) if read_from == ReadFrom::Files || monitor.cancelled() => return Err(error),
@@ -166,21 +167,3 @@ impl ArchiveDetail {
 
 /// The version of [`BaseDetail`] that is written.
 pub(crate) const DETAIL_FORMAT: u32 = 1;
-
-/// Returns the number that is a setting of the server.
-pub(super) fn number<T: std::str::FromStr>(connection: &mut Connection, name: &str) -> Result<T> {
-    let text = connection.ask_one(&format!("SHOW {name}"))?;
-    text.parse().map_err(|_| connection.unexpected(format!("{name} is {text}")))
-}
-
-/// Returns the bytes of a segment of WAL.
-pub(super) fn wal_segment_bytes(connection: &mut Connection) -> Result<u64> {
-    let text = connection.ask_one("SHOW wal_segment_size")?;
-    let units = [("GB", 30), ("MB", 20), ("kB", 10), ("B", 0)];
-    let parsed = units.into_iter().find_map(|(unit, shift)| {
-        text.strip_suffix(unit)?.parse::<u64>().ok().map(|value| value << shift)
-    });
-    let usual =
-        parsed.filter(|bytes| bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(bytes));
-    usual.ok_or_else(|| connection.unexpected(format!("wal_segment_size is {text}")))
-}

@@ -16,6 +16,7 @@ mod peer;
 pub(crate) mod recovery;
 pub(crate) mod route;
 mod served;
+mod settings;
 mod stream;
 pub(crate) mod trial;
 mod unpack;
@@ -77,14 +78,20 @@ impl Postgres {
         if !self.config.physical {
             return Ok(String::new());
         }
-        match (self.config.read_from, local::examine(&address(&self.config)?)) {
-            (ReadFrom::Server, _) => Ok("; it sends its files itself".to_string()),
+        let address = address(&self.config)?;
+        if self.config.read_from == ReadFrom::Server || matches!(address.way, Way::Host(_)) {
+            return Ok("; it sends its files itself".to_string());
+        }
+        match (self.config.read_from, local::examine(&address)) {
             (_, Ok(())) => Ok("; its files are read here".to_string()),
             (ReadFrom::Files, Err(error)) => Err(error),
-            (ReadFrom::Auto, Err(PostgresError::NotReadHere { why, .. })) => {
-                Ok(format!("; it sends its files itself, since {why}"))
+            (_, Err(error)) => {
+                let why = match error {
+                    PostgresError::NotReadHere { why, .. } => why,
+                    other => other.chain(),
+                };
+                Ok(format!("; it sends its files itself, since they are not read here: {why}"))
             }
-            (ReadFrom::Auto, Err(_)) => Ok("; it sends its files itself".to_string()),
         }
     }
 

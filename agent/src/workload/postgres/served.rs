@@ -14,13 +14,13 @@ use storepool::source::{SourceStream, Texture};
 use super::archive::Archive;
 use super::base::{
     ArchiveDetail, BaseBackup, BaseDetail, DETAIL_FORMAT, Ended, INVENTORY, OLDEST_VERSION,
-    Tablespace, number, wal_segment_bytes, watched,
+    Tablespace, watched,
 };
 use super::connection::{Address, Connection, Purpose, Row, Said};
 use super::error::PostgresError;
 use super::inventory::Arrived;
 use super::lsn::Lsn;
-use super::pages::PAGE;
+use super::settings::Settings;
 use super::stream::Closer;
 use crate::workload::streams::OpenStream;
 
@@ -100,18 +100,14 @@ impl BaseBackup for ServedBase {
 
 impl Inner {
     fn begin(mut connection: Connection) -> Result<Self> {
-        let version: u32 = number(&mut connection, "server_version_num")?;
-        if version < OLDEST_VERSION {
+        let settings = Settings::ask(&mut connection)?;
+        if settings.version < OLDEST_VERSION {
             return Err(PostgresError::TooOld {
                 server: connection.server().to_string(),
                 version: connection.ask_one("SHOW server_version")?,
             });
         }
         let system_identifier = connection.ask_one("IDENTIFY_SYSTEM")?;
-        let wal_segment_bytes = wal_segment_bytes(&mut connection)?;
-        let page_checksums = connection.ask_one("SHOW data_checksums")? == "on";
-        let usual_pages = number::<usize>(&mut connection, "block_size")? == PAGE
-            && connection.ask_one("SHOW segment_size")? == "1GB";
         connection.start(
             "BASE_BACKUP (LABEL 'keepwell', CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, \
              MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', VERIFY_CHECKSUMS true)",
@@ -124,22 +120,21 @@ impl Inner {
         let detail = BaseDetail {
             format: DETAIL_FORMAT,
             system_identifier,
-            server_version: version,
-            wal_segment_bytes,
+            server_version: settings.version,
+            wal_segment_bytes: settings.wal_segment_bytes,
             timeline,
             start,
             end: start,
-            page_checksums,
+            page_checksums: settings.page_checksums,
             archives: archives(&spaces),
         };
-        let judged_from = (page_checksums && usual_pages).then_some(start);
         Ok(Self {
             connection,
             detail,
             part: Part::Before,
             pending: 0..0,
             archive: Archive::new(),
-            arrived: Arrived::new(judged_from),
+            arrived: Arrived::new(settings.judged_from(start)),
             inventory: Vec::new(),
             failure: None,
         })

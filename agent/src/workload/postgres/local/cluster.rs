@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::super::base::{OLDEST_VERSION, Tablespace, number};
+use super::super::base::{OLDEST_VERSION, Tablespace};
 use super::super::connection::Connection;
 use super::super::error::PostgresError;
+use super::super::settings::Settings;
 use super::control::{CONTROL, Control};
 use super::folder::{Folder, Found};
 
@@ -60,7 +61,7 @@ impl Cluster {
                 "it is not reached by a Unix socket of this machine".to_string(),
             ));
         };
-        let version: u32 = number(connection, "server_version_num")?;
+        let version = Settings::ask(connection)?.version;
         if version < OLDEST_VERSION {
             return Err(cannot(&server, format!("version {version} is too old")));
         }

@@ -20,6 +20,7 @@ use storepool::monitor::Monitor;
 use storepool::source::{SourceStream, Texture};
 
 use self::cluster::Cluster;
+use self::control::{CONTROL, Control};
 use self::reading::Reading;
 use self::session::Session;
 use super::base::{ArchiveDetail, BaseBackup, BaseDetail, DETAIL_FORMAT, Ended, watched};
@@ -75,18 +76,25 @@ pub(super) fn examine(address: &Address) -> Result<()> {
 fn begin(mut connection: Connection) -> Result<Reading> {
     let cluster = Cluster::find(&mut connection)?;
     let session = Session::begin(connection, cluster.system_identifier)?;
+    // The server has noted there the checkpoint with which the backup began; a copy of its files, however like them, does not know of it.
+    let control = Control::read(&cluster.data);
+    let control = control.map_err(|error| session.not_here(format!("{CONTROL}: {error}")))?;
+    if control.redo() < session.start {
+        let path = cluster.data.path().display();
+        return Err(session.not_here(format!("{path} is a copy that the server does not write to")));
+    }
     // Only now: one that is made from here on comes with the WAL, and the server's own map shows whether one was in between.
     let spaces = cluster.spaces().map_err(|error| session.not_here(error.to_string()))?;
     let tablespaces = spaces.iter().map(|space| Some(space.tablespace.clone())).chain([None]);
     let detail = BaseDetail {
         format: DETAIL_FORMAT,
         system_identifier: cluster.system_identifier.to_string(),
-        server_version: session.version,
-        wal_segment_bytes: session.segment_bytes,
+        server_version: session.settings.version,
+        wal_segment_bytes: session.settings.wal_segment_bytes,
         timeline: session.timeline,
         start: session.start,
         end: session.start,
-        page_checksums: session.page_checksums,
+        page_checksums: session.settings.page_checksums,
         archives: ArchiveDetail::in_order(tablespaces),
     };
     Ok(Reading::new(session, cluster, spaces, detail))

@@ -85,7 +85,7 @@ impl Reading {
         spaces: Vec<Space>,
         detail: BaseDetail,
     ) -> Self {
-        let list = List::new(session.version, cluster.system_identifier);
+        let list = List::new(session.settings.version, cluster.system_identifier);
         Self {
             session,
             cluster,
@@ -260,8 +260,8 @@ impl Reading {
             true => Texture::Pages,
             false => Texture::Plain,
         };
-        let is_judged = self.session.page_checksums && self.session.usual_pages;
-        let judge = is_judged.then(|| PageJudge::of(&member.path, self.session.start)).flatten();
+        let judged_from = self.session.settings.judged_from(self.session.start);
+        let judge = judged_from.and_then(|start| PageJudge::of(&member.path, start));
         self.head(&member)?;
         let content = Content::new(file, member.size, texture, judge);
         self.open = Some(Open { member, content, origin: Origin::Data });
@@ -292,10 +292,6 @@ impl Reading {
         let control = control.map_err(|cause| self.cannot("read", Path::new(CONTROL), cause))?;
         if control.system_identifier() != self.cluster.system_identifier {
             return Err(self.no_base("its files became another cluster's".to_string()));
-        }
-        // The server noted there the checkpoint with which the backup began; a copy of its files, however like them, does not know of it.
-        if control.redo() < self.session.start {
-            return Err(self.no_base("its files do not follow what the server does".to_string()));
         }
         self.made_here(CONTROL, &control.bytes)
     }

@@ -1,24 +1,17 @@
 //! What the server does for a base that is read here: a checkpoint first, a slot that keeps the WAL, and the label at the end.
 
-use super::super::base::{number, wal_segment_bytes};
 use super::super::connection::{Connection, Row};
 use super::super::error::PostgresError;
 use super::super::lsn::{Lsn, WalFile};
-use super::super::pages::PAGE;
+use super::super::settings::Settings;
 
 type Result<T> = std::result::Result<T, PostgresError>;
 
 /// A backup that the server knows of; it forgets it, and the slot, when the connection ends.
 pub(super) struct Session {
     connection: Connection,
-    /// Version of the server, as `server_version_num`.
-    pub(super) version: u32,
-    /// Bytes of a segment of WAL.
-    pub(super) segment_bytes: u64,
-    /// Whether pages have checksums.
-    pub(super) page_checksums: bool,
-    /// Whether pages and files of relations are as large as nearly everywhere.
-    pub(super) usual_pages: bool,
+    /// What is known of the server.
+    pub(super) settings: Settings,
     /// Where recovery begins.
     pub(super) start: Lsn,
     /// The timeline of the WAL from there.
@@ -41,11 +34,7 @@ impl Session {
         // It says nothing while files are read, and waits for a checkpoint, however long the administrator lets others do so.
         connection.ask("SET idle_session_timeout = 0")?;
         connection.ask("SET statement_timeout = 0")?;
-        let version = number(&mut connection, "server_version_num")?;
-        let segment_bytes = wal_segment_bytes(&mut connection)?;
-        let page_checksums = connection.ask_one("SHOW data_checksums")? == "on";
-        let usual_pages = number::<usize>(&mut connection, "block_size")? == PAGE
-            && connection.ask_one("SHOW segment_size")? == "1GB";
+        let settings = Settings::ask(&mut connection)?;
         let own = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
         if connection.ask_one(own)? != system_identifier.to_string() {
             return Err(not_here(&connection, "they are another cluster's".to_string()));
@@ -62,15 +51,7 @@ impl Session {
             .ask_one("SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")?;
         let segment = WalFile::parse(&file).and_then(WalFile::segment);
         let segment = segment.ok_or_else(|| connection.unexpected(format!("{file} is no WAL")))?;
-        Ok(Self {
-            connection,
-            version,
-            segment_bytes,
-            page_checksums,
-            usual_pages,
-            start,
-            timeline: segment.timeline,
-        })
+        Ok(Self { connection, settings, start, timeline: segment.timeline })
     }
 
     /// Has the backup end. The last segment of its WAL is whole then, and stays as long as the session.
